@@ -1,0 +1,1 @@
+"""The Physical Information Bottleneck: local learning from measured numbers."""

@@ -1,0 +1,1 @@
+"""Simulated backends: memristor crossbars, scattering optics, a tutorial one."""

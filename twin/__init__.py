@@ -1,0 +1,1 @@
+"""The contract between a trainer and a physical backend, and its guardian."""

@@ -1,0 +1,48 @@
+"""From a name to a backend, through one entry-point group.
+
+Our own substrates use the same door as everybody: a distribution declares
+
+    [project.entry-points."pib_twin.backends"]
+    my-rig = "my_package.driver:make"
+
+where ``make(*, key, **options)`` returns a backend.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from twin.backend import MinimalBackend
+from twin.errors import ConfigError, UnknownName, nearest
+from twin.key import Key
+
+GROUP = "pib_twin.backends"
+
+
+def names() -> list[str]:
+    """Names of all installed backends."""
+    return sorted(_installed())
+
+
+def open_backend(name: str, *, key: Key, **options: Any) -> MinimalBackend:
+    """Make the backend called `name`.
+
+    key: fixes everything that is drawn once (device-to-device spread, the
+    medium). options: the backend's own configuration, checked by itself.
+    Raises UnknownName with the nearest name, ConfigError for bad options.
+    """
+    installed = _installed()
+    if name not in installed:
+        raise UnknownName(f"no backend is called {name!r}. {nearest(name, installed)}")
+    try:
+        make = installed[name].load()
+    except ImportError as error:
+        raise ConfigError(
+            f"backend {name!r} is installed but cannot be imported: {error}. Install what it needs."
+        ) from error
+    return make(key=key, **options)
+
+
+def _installed() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}

@@ -1,0 +1,1 @@
+"""Is it true, and who is better: conformance, references, studies, commands."""
