@@ -67,6 +67,14 @@ class Port:
     def code_high(self) -> float:
         return round(self.high / self.step) if self.is_coded else self.high
 
+    def on_grid(self, values: Tensor) -> Tensor:
+        """`values` clipped to the range and rounded to the port's levels."""
+        values = values.clamp(self.low, self.high)
+        if self.levels is None:
+            return values
+        steps = (self.levels - 1) / (self.high - self.low)
+        return ((values - self.low) * steps).round_().div_(steps).add_(self.low)
+
     def decode(self, codes: Tensor, ratio: float | Tensor = 1.0) -> Tensor:
         """Codes to float32 values; `ratio` is the range in force / nominal."""
         return codes.to(torch.float32) * (self.step * ratio)

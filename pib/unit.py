@@ -1,0 +1,200 @@
+"""A unit: a backend together with what it learns locally.
+
+Isomorphic: the setting is the weight matrix and the physics emulates the
+product. Broken isomorphism: fixed physics, then a trainable digital layer. In
+both the feature is z = relu(x W + b); they differ in who computes x W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pib.rule import outer_product, rectified
+from twin.errors import ConfigError
+from twin.fence import Fence
+from twin.key import Key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What one pass left behind: the drive on the converter's grid and the
+    measured values, (batch, inputs) and (batch, reading), float32."""
+
+    drive: Tensor
+    values: Tensor
+    saturated: float = 0.0
+
+
+class Unit(Protocol):
+    """What the trainer needs of a unit.
+
+    fixed_physics: records stay valid while the unit learns, so that they can
+    be stored. parameters: named float32 tensors the optimiser changes.
+    """
+
+    name: str
+    fence: Fence
+    width: int
+    fixed_physics: bool
+    parameters: dict[str, Tensor]
+
+    def capture(
+        self, drive: Tensor, *, key: Key, first_sample: int = 0, phase: str = "train"
+    ) -> Record: ...
+
+    def pre_activation(self, record: Record) -> Tensor: ...
+
+    def gradients(
+        self, record: Record, pre_activation: Tensor, gradient: Tensor
+    ) -> dict[str, Tensor]: ...
+
+    def deploy(self, key: Key, phase: str = "train") -> None: ...
+
+    def calibrate(self, drive: Tensor, *, key: Key, phase: str = "train") -> None: ...
+
+    def constants(self) -> dict[str, Tensor]: ...
+
+    def load_constants(self, constants: Mapping[str, Tensor]) -> None: ...
+
+
+def he_layer(inputs: int, outputs: int, key: Key) -> dict[str, Tensor]:
+    """weight ~ N(0, 2 / inputs), bias zero (He et al., ICCV 2015, eq. 10)."""
+    spread = (2.0 / inputs) ** 0.5
+    weight = torch.randn(inputs, outputs, generator=key.torch()) * spread
+    return {"weight": weight, "bias": torch.zeros(outputs)}
+
+
+class IsomorphicUnit:
+    """The physics computes x W; the computer adds the bias and rectifies.
+
+    clip_rms: each column of W is written in units of this many times its
+    r.m.s. value, larger entries are clipped at the end of the window.
+    """
+
+    fixed_physics = False
+
+    def __init__(self, fence: Fence, *, key: Key, clip_rms: float = 4.0) -> None:
+        inputs, outputs = _matrix_sizes(fence)
+        if not clip_rms > 0:
+            raise ConfigError(f"{fence.name}.clip_rms: must be > 0, got {clip_rms}.")
+        self.name, self.fence, self.width = fence.name, fence, outputs
+        self.parameters = he_layer(inputs, outputs, key)
+        self._clip_rms = clip_rms
+        setting, reading = fence.capabilities.settings[0], fence.reading_port
+        # A reading of 1 stands for this many units of (drive x setting).
+        self._gain = reading.full_scale / (fence.drive_port.full_scale * setting.full_scale)
+        self._scale = torch.ones(outputs)
+
+    def deploy(self, key: Key, phase: str = "train") -> None:
+        """Write the present weights to the device."""
+        weight = self.parameters["weight"]
+        rms = weight.square().mean(0).sqrt().clamp_min(1e-12)
+        self._scale = rms * self._clip_rms
+        self.fence.program((weight / self._scale).clamp(-1, 1), key=key, phase=phase)
+
+    def calibrate(self, drive: Tensor, *, key: Key, phase: str = "train") -> None:
+        """Let the device range its converters on `drive`, where it can."""
+        if self.fence.capabilities.rangeable:
+            self.fence.set_range(drive, key=key, phase=phase)
+
+    def capture(
+        self, drive: Tensor, *, key: Key, first_sample: int = 0, phase: str = "train"
+    ) -> Record:
+        drive = self.fence.drive_port.on_grid(drive)
+        got = self.fence.forward(drive, key=key, first_sample=first_sample, phase=phase)
+        return Record(drive=drive, values=got.values, saturated=got.saturated)
+
+    def pre_activation(self, record: Record) -> Tensor:
+        return record.values * (self._scale * self._gain) + self.parameters["bias"]
+
+    def gradients(
+        self, record: Record, pre_activation: Tensor, gradient: Tensor
+    ) -> dict[str, Tensor]:
+        return outer_product(record.drive, pre_activation, gradient)
+
+    def constants(self) -> dict[str, Tensor]:
+        return {"scale": self._scale.clone()}
+
+    def load_constants(self, constants: Mapping[str, Tensor]) -> None:
+        self._scale = constants["scale"].clone()
+
+
+class DigitalLayerUnit:
+    """Fixed physics, then a digital layer on the standardised reading.
+
+    standardise_floor: smallest divisor, as a fraction of the mean standard
+    deviation over the reading, so that a stuck pixel is not blown up.
+    """
+
+    fixed_physics = True
+
+    def __init__(
+        self, fence: Fence, *, outputs: int, key: Key, standardise_floor: float = 0.1
+    ) -> None:
+        (reading,) = fence.reading_port.shape
+        self.name, self.fence, self.width = fence.name, fence, outputs
+        self.parameters = he_layer(reading, outputs, key)
+        self._floor = standardise_floor
+        self._mean = torch.zeros(reading)
+        self._scale = torch.ones(reading)
+
+    def deploy(self, key: Key, phase: str = "train") -> None:
+        """Nothing is written: the layer lives in the computer."""
+
+    def calibrate(self, drive: Tensor, *, key: Key, phase: str = "train") -> None:
+        """Learn each pixel's mean and spread from a pass of `drive`."""
+        values = self.capture(drive, key=key, phase=phase).values
+        self._mean = values.mean(0)
+        spread = values.std(0)
+        self._scale = spread.clamp_min(float(self._floor * spread.mean()) + 1e-12)
+
+    def capture(
+        self, drive: Tensor, *, key: Key, first_sample: int = 0, phase: str = "train"
+    ) -> Record:
+        drive = self.fence.drive_port.on_grid(drive)
+        got = self.fence.forward(drive, key=key, first_sample=first_sample, phase=phase)
+        return Record(drive=drive, values=got.values, saturated=got.saturated)
+
+    def pre_activation(self, record: Record) -> Tensor:
+        layer = self.parameters
+        return torch.addmm(layer["bias"], self._standardised(record), layer["weight"])
+
+    def gradients(
+        self, record: Record, pre_activation: Tensor, gradient: Tensor
+    ) -> dict[str, Tensor]:
+        return outer_product(self._standardised(record), pre_activation, gradient)
+
+    def constants(self) -> dict[str, Tensor]:
+        return {"mean": self._mean.clone(), "scale": self._scale.clone()}
+
+    def load_constants(self, constants: Mapping[str, Tensor]) -> None:
+        self._mean, self._scale = constants["mean"].clone(), constants["scale"].clone()
+
+    def _standardised(self, record: Record) -> Tensor:
+        return (record.values - self._mean) / self._scale
+
+
+def feature(unit: Unit, record: Record) -> Tensor:
+    """Z of a unit, (batch, width), from what was measured."""
+    return rectified(unit.pre_activation(record))
+
+
+def _matrix_sizes(fence: Fence) -> tuple[int, int]:
+    ports = fence.capabilities.settings
+    if not ports or len(ports[0].shape) != 2:
+        raise ConfigError(
+            f"{fence.name}: an isomorphic unit needs a backend whose setting is a matrix; "
+            "for fixed physics use kind = 'broken-isomorphism'."
+        )
+    inputs, outputs = ports[0].shape
+    if fence.drive_port.shape != (inputs,) or fence.reading_port.shape != (outputs,):
+        raise ConfigError(
+            f"{fence.name}: the setting is {inputs} x {outputs}, but drive and reading have "
+            f"shapes {fence.drive_port.shape} and {fence.reading_port.shape}."
+        )
+    return inputs, outputs

@@ -1,0 +1,164 @@
+"""A run's configuration: TOML into frozen, checked models.
+
+Unknown keys are refused with the nearest name; a unit's `options` are checked
+by its own backend, whose names carry their SI units.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from twin.config import build
+from twin.errors import ConfigError, UnknownName, nearest
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataTable(_Table):
+    """name: digits, mnist, fashion-mnist or FILE.npz. limit: training images
+    used, drawn evenly over the classes (all if absent)."""
+
+    name: str = "digits"
+    limit: Annotated[int, Field(ge=20)] | None = None
+
+
+class AugmentTable(_Table):
+    """shift_px: random whole-pixel shifts. noise: added to pixels in [0, 1].
+    dropout: probability that a pixel is shown black."""
+
+    shift_px: Annotated[int, Field(ge=0, le=4)] = 0
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class ObjectiveTable(_Table):
+    """The loss -I(Y;Z) + beta I(X;Z). sigma is in units of the r.m.s. distance
+    of a feature from the batch mean."""
+
+    alpha: Annotated[float, Field(gt=0, le=10)] = 0.5
+    beta: Annotated[float, Field(ge=0, le=10)] = 0.0
+    sigma: Annotated[float, Field(gt=0, le=100)] = 1.4
+    sigma_input: Annotated[float, Field(gt=0, le=100)] = 1.4
+
+
+class NetworkTable(_Table):
+    """skip: later units also see the image. hard_examples: their batches are
+    weighted by what the units before them get wrong, with hard_offset added.
+    readout: what the classifier sees."""
+
+    skip: bool = True
+    hard_examples: bool = True
+    hard_offset: Annotated[float, Field(gt=0, le=10)] = 0.1
+    readout: Literal["all", "last"] = "all"
+
+
+class TrainingTable(_Table):
+    """batch: images, equal shares per class. warm_up: steps. range_every:
+    steps between rangings of the converters."""
+
+    batch: Annotated[int, Field(ge=4, le=5000)] = 250
+    warm_up: Annotated[int, Field(ge=1)] = 50
+    range_every: Annotated[int, Field(ge=1)] = 50
+
+
+class UnitTable(_Table):
+    """One unit. outputs: its features. clip_rms: weights are written in units
+    of this many r.m.s. values (isomorphic). record_dropout: on the readings a
+    digital layer learns from (broken isomorphism). recapture: see pib.train.
+    options: the backend's own configuration."""
+
+    backend: str = "memristor"
+    kind: Literal["isomorphic", "broken-isomorphism"] = "isomorphic"
+    outputs: Annotated[int, Field(ge=2)] = 128
+    epochs: Annotated[int, Field(ge=1)] = 10
+    rate: Annotated[float, Field(gt=0, le=1)] = 5e-3
+    recapture: Literal["never", "epoch", "batch"] = "batch"
+    record_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip_rms: Annotated[float, Field(gt=0)] = 4.0
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class ReadoutTable(_Table):
+    """The linear classifier on the measured features."""
+
+    epochs: Annotated[int, Field(ge=1)] = 8
+    rate: Annotated[float, Field(gt=0, le=1)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+
+
+class ReferencesTable(_Table):
+    """Learning rates of the rivals, tuned with as many trials as PIB's."""
+
+    backprop_rate: Annotated[float, Field(gt=0, le=1)] = 3e-3
+    local_cross_entropy_rate: Annotated[float, Field(gt=0, le=1)] = 3e-3
+
+
+class QuickTable(_Table):
+    """What --quick changes: fewer images and epochs, and its own bound."""
+
+    limit: Annotated[int, Field(ge=20)] | None = None
+    epochs: Annotated[int, Field(ge=1)] = 2
+    accuracy_bound: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class RunConfig(_Table):
+    """Everything a training run depends on besides its seed."""
+
+    about: str = ""
+    data: DataTable = DataTable()
+    augment: AugmentTable = AugmentTable()
+    objective: ObjectiveTable = ObjectiveTable()
+    network: NetworkTable = NetworkTable()
+    training: TrainingTable = TrainingTable()
+    unit: Annotated[tuple[UnitTable, ...], Field(min_length=1)]
+    readout: ReadoutTable = ReadoutTable()
+    references: ReferencesTable = ReferencesTable()
+    quick: QuickTable = QuickTable()
+    bounds: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Per data set: figure name to bound, e.g. accuracy = ">= 0.982"."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        for index, unit in enumerate(self.unit):
+            if unit.kind == "isomorphic" and unit.record_dropout:
+                raise ValueError(f"unit.{index}.record_dropout is for broken-isomorphism units")
+        return self
+
+
+def presets() -> list[str]:
+    """Names of the shipped presets."""
+    folder = resources.files("validation") / "presets"
+    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+
+
+def load_config(preset_or_path: str) -> RunConfig:
+    """A shipped preset by name, or a TOML file by path.
+
+    Raises UnknownName with the nearest preset, ConfigError for bad contents.
+    """
+    path = Path(preset_or_path)
+    if path.suffix == ".toml" or path.exists():
+        if not path.is_file():
+            raise ConfigError(f"no configuration file {path}. Give a preset or a TOML file.")
+        return parse_config(path.read_text(), str(path))
+    if preset_or_path not in presets():
+        hint = nearest(preset_or_path, presets())
+        raise UnknownName(f"no preset or file is called {preset_or_path!r}. {hint}")
+    source = resources.files("validation") / "presets" / f"{preset_or_path}.toml"
+    return parse_config(source.read_text(), preset_or_path)
+
+
+def parse_config(text: str, where: str) -> RunConfig:
+    """A configuration from TOML text; `where` names it in errors."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not valid TOML: {error}.") from None
+    return build(RunConfig, table, where)

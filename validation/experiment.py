@@ -1,0 +1,145 @@
+"""From a configuration to a network, its training data and its plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pib.augment import Augment
+from pib.network import Network
+from pib.objective import InformationBottleneck, Objective
+from pib.readout import Readout, ReadoutRecipe, train_readout
+from pib.train import Plan, Trainer, TrainingData
+from pib.unit import DigitalLayerUnit, IsomorphicUnit, Unit
+from twin.errors import ConfigError
+from twin.fence import Fence
+from twin.key import Key
+from twin.ledger import Ledger
+from twin.registry import open_backend
+from validation.config import RunConfig, UnitTable
+from validation.datasets import Dataset
+
+WRAPS = Callable[[object], object]
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """A data set as tensors: images (n, pixels) float32, labels (n,) int64."""
+
+    train: tuple[Tensor, Tensor]
+    validation: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    shape: tuple[int, ...]
+    classes: int
+
+
+def tensors(data: Dataset) -> Tensors:
+    """The three parts of a data set as tensors that share its memory."""
+
+    def pair(x: object, y: object) -> tuple[Tensor, Tensor]:
+        return torch.as_tensor(x), torch.as_tensor(y)
+
+    return Tensors(
+        train=pair(data.train_x, data.train_y),
+        validation=pair(data.validation_x, data.validation_y),
+        test=pair(data.test_x, data.test_y),
+        shape=data.image_shape,
+        classes=len(data.classes),
+    )
+
+
+def build_network(
+    config: RunConfig, pixels: int, *, key: Key, ledger: Ledger | None = None, run_id: str = "run"
+) -> Network:
+    """Open every unit's backend and put the units in a row.
+
+    pixels: length of an image. key: fixes the devices and the first weights.
+    """
+    ledger = ledger if ledger is not None else Ledger()
+    units: list[Unit] = []
+    before = 0
+    for index, table in enumerate(config.unit):
+        inputs = pixels if index == 0 else before + (pixels if config.network.skip else 0)
+        units.append(_unit(table, index, inputs, key, ledger, run_id))
+        before = table.outputs
+    return Network(units, skip=config.network.skip)
+
+
+def _unit(
+    table: UnitTable, index: int, inputs: int, key: Key, ledger: Ledger, run_id: str
+) -> Unit:
+    name = f"unit {index + 1}"
+    options = {"inputs": inputs, **table.options}
+    if table.kind == "isomorphic":
+        options = {"outputs": table.outputs, **options}
+    try:
+        backend = open_backend(table.backend, key=key.child("device", index), **options)
+    except ConfigError as error:
+        raise ConfigError(f"unit.{index} ({table.backend}): {error}") from None
+    fence = Fence(backend, name=name, ledger=ledger, run_id=f"{run_id}-{index}")
+    start = key.child("weights", index)
+    if table.kind == "isomorphic":
+        return IsomorphicUnit(fence, key=start, clip_rms=table.clip_rms)
+    return DigitalLayerUnit(fence, outputs=table.outputs, key=start)
+
+
+def build_plans(
+    config: RunConfig, objective: Callable[[], Objective] | None = None, rate: float | None = None
+) -> list[Plan]:
+    """One plan per unit; `objective` and `rate` replace PIB's for a control."""
+    network = config.network
+    make = objective or (lambda: InformationBottleneck(**config.objective.model_dump()))
+    return [
+        Plan(
+            objective=make(),
+            epochs=table.epochs,
+            rate=rate if rate is not None else table.rate,
+            batch=config.training.batch,
+            warm_up=config.training.warm_up,
+            augment=Augment(**config.augment.model_dump()),
+            hard_offset=network.hard_offset if network.hard_examples else None,
+            recapture=table.recapture,
+            record_dropout=table.record_dropout,
+            range_every=config.training.range_every,
+        )
+        for table in config.unit
+    ]
+
+
+def build_trainer(
+    config: RunConfig, network: Network, data: Tensors, plans: list[Plan], *, key: Key
+) -> Trainer:
+    """A trainer over the training part; probes use the validation part."""
+    probe = data.validation if len(data.validation[0]) else data.train
+    training = TrainingData(
+        images=data.train[0],
+        labels=data.train[1],
+        shape=data.shape,
+        probe_images=probe[0],
+        probe_labels=probe[1],
+    )
+    return Trainer(network, plans, training, key=key)
+
+
+def seen_by_readout(config: RunConfig, features: list[Tensor]) -> Tensor:
+    """What the classifier sees of all units' features."""
+    return torch.cat(features, 1) if config.network.readout == "all" else features[-1]
+
+
+def fit_readout(
+    config: RunConfig,
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    *,
+    key: Key,
+    after_epoch: Callable[[int, Readout], None] | None = None,
+) -> Readout:
+    """The configured readout on measured features."""
+    recipe = ReadoutRecipe(**config.readout.model_dump())
+    return train_readout(
+        features, labels, classes, key=key, recipe=recipe, after_epoch=after_epoch
+    )
