@@ -162,12 +162,12 @@ class DigitalLayerUnit:
 
     def pre_activation(self, record: Record) -> Tensor:
         layer = self.parameters
-        return torch.addmm(layer["bias"], self._standardised(record), layer["weight"])
+        return torch.addmm(layer["bias"], self.standardised(record), layer["weight"])
 
     def gradients(
         self, record: Record, pre_activation: Tensor, gradient: Tensor
     ) -> dict[str, Tensor]:
-        return outer_product(self._standardised(record), pre_activation, gradient)
+        return outer_product(self.standardised(record), pre_activation, gradient)
 
     def constants(self) -> dict[str, Tensor]:
         return {"mean": self._mean.clone(), "scale": self._scale.clone()}
@@ -175,7 +175,8 @@ class DigitalLayerUnit:
     def load_constants(self, constants: Mapping[str, Tensor]) -> None:
         self._mean, self._scale = constants["mean"].clone(), constants["scale"].clone()
 
-    def _standardised(self, record: Record) -> Tensor:
+    def standardised(self, record: Record) -> Tensor:
+        """The reading with every pixel centred and scaled, (n, reading)."""
         return (record.values - self._mean) / self._scale
 
 

@@ -63,6 +63,10 @@ class DataError(PibTwinError, ValueError):
     """A data file is missing, damaged or of the wrong kind."""
 
 
+class ReplayError(PibTwinError, LookupError):
+    """A replay was asked something else than what was recorded."""
+
+
 class CheckpointError(PibTwinError, ValueError):
     """A checkpoint is missing, damaged or of another run."""
 

@@ -5,7 +5,9 @@ Our own substrates use the same door as everybody: a distribution declares
     [project.entry-points."pib_twin.backends"]
     my-rig = "my_package.driver:make"
 
-where ``make(*, key, **options)`` returns a backend.
+where ``make(*, key, **options)`` returns a backend. Two prefixes wrap:
+``replay:FOLDER`` answers from a recording, ``faulty+NAME`` makes the backend
+NAME fail now and then (option ``fault_rate``, a probability per call).
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from typing import Any
 from twin.backend import MinimalBackend
 from twin.errors import ConfigError, UnknownName, nearest
 from twin.key import Key
+from twin.recording import Recording
+from twin.wrap import Faulty, Replayed
 
 GROUP = "pib_twin.backends"
 
@@ -32,6 +36,14 @@ def open_backend(name: str, *, key: Key, **options: Any) -> MinimalBackend:
     medium). options: the backend's own configuration, checked by itself.
     Raises UnknownName with the nearest name, ConfigError for bad options.
     """
+    if name.startswith("replay:"):
+        if options:
+            raise ConfigError(f"{name}: a recording takes no options, got {sorted(options)}.")
+        return Replayed(Recording.load(name.removeprefix("replay:")))
+    if name.startswith("faulty+"):
+        rate = float(options.pop("fault_rate", 0.01))
+        inner = open_backend(name.removeprefix("faulty+"), key=key, **options)
+        return Faulty(inner, key.child("faulty"), rate=rate)
     installed = _installed()
     if name not in installed:
         raise UnknownName(f"no backend is called {name!r}. {nearest(name, installed)}")

@@ -1,0 +1,1 @@
+"""1T1R memristor crossbar: a signed matrix as pairs of conductances."""

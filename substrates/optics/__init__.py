@@ -1,0 +1,1 @@
+"""Light as a physical unit: phase modulator, scattering medium, camera."""
