@@ -79,7 +79,11 @@ class InformationBottleneck:
         """Nothing to restore."""
 
     def verdict(
-        self, features: Tensor, labels: Tensor, inputs: Tensor | None, rate: float = 0.0
+        self,
+        features: Tensor,
+        labels: Tensor,
+        inputs: Tensor | None,
+        rate: float = 0.0,  # noqa: ARG002 - only objectives that learn need it
     ) -> Verdict:
         """Loss and gradient for features (n, d) and labels (n,), integers.
 

@@ -17,9 +17,7 @@ def rectified(pre_activation: Tensor) -> Tensor:
     return pre_activation.clamp_min(0.0)
 
 
-def outer_product(
-    inputs: Tensor, pre_activation: Tensor, gradient: Tensor
-) -> dict[str, Tensor]:
+def outer_product(inputs: Tensor, pre_activation: Tensor, gradient: Tensor) -> dict[str, Tensor]:
     """Gradients of weight (n_in, n_out) and bias (n_out,) for a batch.
 
     inputs: (n, n_in); pre_activation, gradient: (n, n_out), measured

@@ -9,9 +9,7 @@ from twin.errors import ObjectiveError
 from twin.key import Key
 
 
-def balanced_epoch(
-    labels: Tensor, batch: int, key: Key, weights: Tensor | None = None
-) -> Tensor:
+def balanced_epoch(labels: Tensor, batch: int, key: Key, weights: Tensor | None = None) -> Tensor:
     """Indices of one epoch's batches, (steps, classes x per_class), by class.
 
     labels: (n,) integers; batch: wished size, rounded down to equal shares.

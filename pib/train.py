@@ -162,9 +162,7 @@ class Trainer:
 
     def _clean_drive(self, rows: Tensor, before: Tensor | None) -> Tensor:
         images = self.data.images[rows]
-        return self.network.drive(
-            self.unit_index, images, None if before is None else before[rows]
-        )
+        return self.network.drive(self.unit_index, images, None if before is None else before[rows])
 
     def _hard_weights(self, offset: float, key: Key) -> Tensor:
         features = torch.cat(self.measured, 1)
@@ -333,9 +331,9 @@ class Trainer:
         order = torch.randperm(len(self.data.labels), generator=self.key.child("probe").torch())
         rows = order[:count]
         images = torch.cat([self.data.images[rows], self.data.probe_images[:1000]])
-        features = self.network.features(
-            images, key=key, until=self.unit_index + 1, phase="probe"
-        )[-1]
+        features = self.network.features(images, key=key, until=self.unit_index + 1, phase="probe")[
+            -1
+        ]
         accuracy = ridge_probe(
             features[:count],
             self.data.labels[rows],

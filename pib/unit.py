@@ -74,11 +74,15 @@ class IsomorphicUnit:
 
     clip_rms: each column of W is written in units of this many times its
     r.m.s. value, larger entries are clipped at the end of the window.
+    mask_constant: calibrating also finds columns whose reading never changes
+    and makes their feature zero; without it the unit is blind to faults.
     """
 
     fixed_physics = False
 
-    def __init__(self, fence: Fence, *, key: Key, clip_rms: float = 4.0) -> None:
+    def __init__(
+        self, fence: Fence, *, key: Key, clip_rms: float = 4.0, mask_constant: bool = False
+    ) -> None:
         inputs, outputs = _matrix_sizes(fence)
         if not clip_rms > 0:
             raise ConfigError(f"{fence.name}.clip_rms: must be > 0, got {clip_rms}.")
@@ -89,6 +93,8 @@ class IsomorphicUnit:
         # A reading of 1 stands for this many units of (drive x setting).
         self._gain = reading.full_scale / (fence.drive_port.full_scale * setting.full_scale)
         self._scale = torch.ones(outputs)
+        self._masks = mask_constant
+        self._alive = torch.ones(outputs)
 
     def deploy(self, key: Key, phase: str = "train") -> None:
         """Write the present weights to the device."""
@@ -101,6 +107,9 @@ class IsomorphicUnit:
         """Let the device range its converters on `drive`, where it can."""
         if self.fence.capabilities.rangeable:
             self.fence.set_range(drive, key=key, phase=phase)
+        if self._masks:
+            values = self.capture(drive, key=key.child("mask"), phase=phase).values
+            self._alive = (values.amax(0) > values.amin(0)).to(torch.float32)
 
     def capture(
         self, drive: Tensor, *, key: Key, first_sample: int = 0, phase: str = "train"
@@ -110,7 +119,8 @@ class IsomorphicUnit:
         return Record(drive=drive, values=got.values, saturated=got.saturated)
 
     def pre_activation(self, record: Record) -> Tensor:
-        return record.values * (self._scale * self._gain) + self.parameters["bias"]
+        gain = self._scale * self._gain
+        return (record.values * gain + self.parameters["bias"]) * self._alive
 
     def gradients(
         self, record: Record, pre_activation: Tensor, gradient: Tensor
@@ -118,10 +128,10 @@ class IsomorphicUnit:
         return outer_product(record.drive, pre_activation, gradient)
 
     def constants(self) -> dict[str, Tensor]:
-        return {"scale": self._scale.clone()}
+        return {"scale": self._scale.clone(), "alive": self._alive.clone()}
 
     def load_constants(self, constants: Mapping[str, Tensor]) -> None:
-        self._scale = constants["scale"].clone()
+        self._scale, self._alive = constants["scale"].clone(), constants["alive"].clone()
 
 
 class DigitalLayerUnit:

@@ -217,7 +217,7 @@ class Healthy:
         )
 
     def restore(self, snapshot: Snapshot) -> None:
-        own = self.snapshot()
+        own = Healthy.snapshot(self)
         if (
             snapshot.device_id != own.device_id
             or set(snapshot.arrays) != set(own.arrays)
@@ -393,20 +393,9 @@ class DialMissingFromTheSnapshot(Healthy):
         return replace(kept, values={n: v for n, v in kept.values.items() if n != "drift"})
 
     def restore(self, snapshot: Snapshot) -> None:
-        drift = self.dials["drift"]
-        if "drift" in snapshot.values:
-            raise SnapshotError("planted: not a complete snapshot of this device.")
-        super_snapshot = replace(snapshot, values={**snapshot.values, "drift": drift})
         # The dial keeps whatever value it has now.
-        own = Healthy.snapshot
-        if set(super_snapshot.values) != set(own(self).values):
-            raise SnapshotError("planted: not a complete snapshot of this device.")
-        self.weights = snapshot.arrays["weights"].clone()
-        self.stuck = snapshot.arrays["stuck"].clone()
-        values = super_snapshot.values
-        self.clock_s, self.written_s = float(values["clock_s"]), float(values["written_s"])
-        self.ratio, self.version = float(values["ratio"]), int(values["version"])
-        self.dials = {name: float(values[name]) for name in self.dials}
+        drift = {"drift": self.dials["drift"]}
+        super().restore(replace(snapshot, values={**snapshot.values, **drift}))
 
 
 class ReorderedBatch(Healthy):
@@ -518,9 +507,10 @@ class SpreadDrawnAnew(Healthy):
     made: ClassVar[list[int]] = [0]
 
     def __init__(self, key: Key) -> None:
-        self.made[0] += 1
         super().__init__(key)
-        self.nu = self.nu + self.made[0]
+        self.made[0] += 1
+        anew = key.child("nu", self.made[0]).torch()
+        self.nu = torch.rand((INPUTS, OUTPUTS), generator=anew)
 
 
 class RangeNotTold(Healthy):

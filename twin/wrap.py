@@ -30,6 +30,7 @@ from twin.errors import (
     OutcomeUnknown,
     PibTwinError,
     ReplayError,
+    UnknownName,
     nearest,
 )
 from twin.key import Key
@@ -227,7 +228,7 @@ class Faulty:
         known = (*CALL_FAULTS, *READING_FAULTS)
         for kind in (*kinds, *(at or {}).values()):
             if kind not in known:
-                raise ConfigError(f"faulty: no fault {kind!r}. {nearest(kind, known)}")
+                raise UnknownName(f"faulty: no fault {kind!r}. {nearest(kind, known)}")
         if not 0 <= rate <= 1:
             raise ConfigError(f"faulty: rate must be a probability in [0, 1], got {rate}.")
         self._backend: Backend = complete(backend)

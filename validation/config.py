@@ -6,6 +6,7 @@ by its own backend, whose names carry their SI units.
 
 from __future__ import annotations
 
+import json
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -70,7 +71,8 @@ class TrainingTable(_Table):
 
 class UnitTable(_Table):
     """One unit. outputs: its features. clip_rms: weights are written in units
-    of this many r.m.s. values (isomorphic). record_dropout: on the readings a
+    of this many r.m.s. values; mask_constant: columns whose reading never
+    changes are found and zeroed (both isomorphic). record_dropout: on the readings a
     digital layer learns from (broken isomorphism). recapture: see pib.train.
     options: the backend's own configuration."""
 
@@ -82,6 +84,7 @@ class UnitTable(_Table):
     recapture: Literal["never", "epoch", "batch"] = "batch"
     record_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_rms: Annotated[float, Field(gt=0)] = 4.0
+    mask_constant: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -135,7 +138,9 @@ class RunConfig(_Table):
 def presets() -> list[str]:
     """Names of the shipped presets."""
     folder = resources.files("validation") / "presets"
-    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+    return sorted(
+        p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")
+    )
 
 
 def load_config(preset_or_path: str) -> RunConfig:
@@ -162,3 +167,13 @@ def parse_config(text: str, where: str) -> RunConfig:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: not valid TOML: {error}.") from None
     return build(RunConfig, table, where)
+
+
+def parse_config_json(text: str, where: str) -> RunConfig:
+    """A configuration as a run folder keeps it."""
+    try:
+        return build(RunConfig, json.loads(text), where)
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{where}: not valid JSON: {error}.") from None

@@ -14,7 +14,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from validation.figures import ACCENT, FAINT, INK, short, styled
 
-STEP, WIDE, HIGH = 2.3, 1.62, 1.5
+STEP, WIDE, HIGH = 2.3, 1.62, 1.66
 
 
 @styled
@@ -24,7 +24,11 @@ def network(units: Sequence[Mapping[str, Any]], readout: Mapping[str, Any], imag
     units: name, backend, kind, inputs, outputs, drive, reading_width, in order.
     image: what the first box says under "drive", e.g. "28 x 28".
     """
-    figure = Figure(figsize=(1.25 * (len(units) + 2) + 0.3, 2.35))
+    last = len(units) + 1
+    skips = [i + 1 for i, u in enumerate(units) if i and "image" in str(u.get("drive", ""))]
+    joins = list(range(1, last - 1)) if readout["inputs"] > units[-1]["outputs"] else []
+    low, high = (-1.95 if joins else -1.0), (2.05 if skips else 1.0)
+    figure = Figure(figsize=(1.25 * (last + 1) + 0.3, 0.573 * (high - low)))
     figure.set_layout_engine("none")
     ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     ax.set_axis_off()
@@ -32,15 +36,13 @@ def network(units: Sequence[Mapping[str, Any]], readout: Mapping[str, Any], imag
     for i, unit in enumerate(units):
         _box(ax, i + 1, str(unit["name"]), _lines(unit), ACCENT)
         _arrow(ax, i, i + 1, f"{unit['inputs']}", 0.0)
-        if i > 0 and "image" in str(unit.get("drive", "")):
-            _arrow(ax, 0, i + 1, "skip", -0.28)
-    last = len(units) + 1
+    for column in skips:
+        _arrow(ax, 0, column, "skip", -0.28)
     _box(ax, last, "readout", ["linear", f"{readout['classes']} classes"], FAINT)
     _arrow(ax, last - 1, last, f"{units[-1]['outputs']}", 0.0)
-    if readout["inputs"] > units[-1]["outputs"]:
-        for i in range(1, last - 1):
-            _arrow(ax, i, last, "", 0.28)
-    ax.set(xlim=(-1.0, STEP * last + 1.0), ylim=(-2.05, 2.05))
+    for column in joins:
+        _arrow(ax, column, last, "", 0.28)
+    ax.set(xlim=(-1.0, STEP * last + 1.0), ylim=(low, high))
     return figure
 
 
@@ -61,10 +63,10 @@ def _box(ax: Axes, column: int, title: str, lines: Sequence[str], edge: str) -> 
     )  # fmt: skip
     box.set_facecolor((*box.get_facecolor()[:3], 0.1))
     ax.add_patch(box)
-    top = 0.21 * len(lines)
+    top = 0.17 * len(lines)
     ax.text(x, top, title, ha="center", va="center", fontsize=9.5, fontweight="bold", color=INK)
     for i, line in enumerate(lines):
-        y = top - 0.42 * (i + 1)
+        y = top - 0.36 * (i + 1)
         ax.text(x, y, line, ha="center", va="center", fontsize=8, color=INK)
 
 

@@ -68,9 +68,7 @@ def build_network(
     return Network(units, skip=config.network.skip)
 
 
-def _unit(
-    table: UnitTable, index: int, inputs: int, key: Key, ledger: Ledger, run_id: str
-) -> Unit:
+def _unit(table: UnitTable, index: int, inputs: int, key: Key, ledger: Ledger, run_id: str) -> Unit:
     name = f"unit {index + 1}"
     options = {"inputs": inputs, **table.options}
     if table.kind == "isomorphic":
@@ -82,7 +80,9 @@ def _unit(
     fence = Fence(backend, name=name, ledger=ledger, run_id=f"{run_id}-{index}")
     start = key.child("weights", index)
     if table.kind == "isomorphic":
-        return IsomorphicUnit(fence, key=start, clip_rms=table.clip_rms)
+        return IsomorphicUnit(
+            fence, key=start, clip_rms=table.clip_rms, mask_constant=table.mask_constant
+        )
     return DigitalLayerUnit(fence, outputs=table.outputs, key=start)
 
 
@@ -109,9 +109,7 @@ def build_plans(
     ]
 
 
-def build_trainer(
-    config: RunConfig, network: Network, data: Tensors, plans: list[Plan], *, key: Key
-) -> Trainer:
+def build_trainer(network: Network, data: Tensors, plans: list[Plan], *, key: Key) -> Trainer:
     """A trainer over the training part; probes use the validation part."""
     probe = data.validation if len(data.validation[0]) else data.train
     training = TrainingData(
@@ -140,6 +138,4 @@ def fit_readout(
 ) -> Readout:
     """The configured readout on measured features."""
     recipe = ReadoutRecipe(**config.readout.model_dump())
-    return train_readout(
-        features, labels, classes, key=key, recipe=recipe, after_epoch=after_epoch
-    )
+    return train_readout(features, labels, classes, key=key, recipe=recipe, after_epoch=after_epoch)

@@ -102,6 +102,7 @@ def svg(figure: Figure, name: str, description: str) -> str:
     label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     opening = (
         f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}" '
+        f'style="max-width: {1.7 * width:.0f}px" '
         'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
     return re.sub(r"<svg\b[^>]*>", lambda _: opening, text, count=1)
@@ -241,8 +242,9 @@ def confusion(counts: NDArray[Any], classes: Sequence[str]) -> Figure:
         if counts[i, j]:
             size = 8.5 if n <= 12 else 6.5
             ax.text(j, i, f"{int(counts[i, j])}", ha="center", va="center", fontsize=size)
-    names = [short(name, 14) for name in classes]
-    rotation = 0 if max(map(len, names)) <= 2 else 45
+    names = [short(name) for name in classes]
+    # A letter is about 0.085 inch wide.
+    rotation = 0 if 0.085 * max(map(len, names)) < (side - 1.2) / n else 45
     ax.set_xticks(range(n), names, rotation=rotation, ha="right" if rotation else "center")
     ax.set_yticks(range(n), names)
     ax.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5), xlabel="predicted", ylabel="true")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
@@ -80,14 +81,31 @@ def feature_map(
         dots = ax.scatter(x, y, s=size, alpha=0.75, linewidths=0, **look(code))
         # A thousand vector dots are slow to scroll past; a picture is not.
         dots.set_rasterized(len(labels) > 300)
-        box = {"boxstyle": "round,pad=0.15", "facecolor": PAPER, "alpha": 0.7, "linewidth": 0}
-        name = short(classes[code], 14) if code < len(classes) else str(code)
-        ax.text(
-            float(np.median(x)), float(np.median(y)), name, ha="center", va="center",
-            fontsize=8, fontweight="bold", color=INK, bbox=box, zorder=5,
-        )  # fmt: skip
     ax.set(xlabel=across, ylabel=up)
+    _name_classes(ax, points, labels, classes)
     return figure
+
+
+def _name_classes(
+    ax: Axes, points: NDArray[np.float64], labels: NDArray[np.int64], classes: Sequence[str]
+) -> None:
+    """Names at the medians of the classes; one that would cover another is left out."""
+    box = {"boxstyle": "round,pad=0.15", "facecolor": PAPER, "alpha": 0.7, "linewidth": 0}
+    span = np.maximum(np.ptp(points, axis=0), 1e-12)
+    taken: list[tuple[float, float, int]] = []
+    for code in np.unique(labels):
+        x, y = np.median(points[labels == code], axis=0) / span
+        name = short(classes[code], 14)
+        # A letter is about 2 % of the width, a line 5 % of the height.
+        if any(
+            abs(x - u) < 0.01 * (len(name) + n) + 0.02 and abs(y - v) < 0.06 for u, v, n in taken
+        ):
+            continue
+        taken.append((x, y, len(name)))
+        ax.text(
+            x * span[0], y * span[1], name, ha="center", va="center", fontsize=8,
+            fontweight="bold", color=INK, bbox=box, zorder=5,
+        )  # fmt: skip
 
 
 def look(code: int) -> dict[str, Any]:

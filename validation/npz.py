@@ -64,12 +64,15 @@ def read(path: Path) -> Arrays:
 
 def _open(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, because np.load forgets to close what it cannot read.
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(
                     f"{path}: one bare array. Save it with np.savez(path, x=..., y=...)."
                 )
-            return {name: archive[name] for name in archive.files}
+            with archive:
+                return {name: archive[name] for name in archive.files}
     except DataError:
         raise
     except FileNotFoundError:

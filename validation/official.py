@@ -181,7 +181,9 @@ def _fetched(name: str, part: str, url: str, cache: Path, axes: int) -> Path:
 
 def _short(error: Exception) -> str:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return text if len(text) <= 120 else f"{text[:117]}..."
+    # Ours are worth reading to the end; a network library's are not.
+    longest = 400 if isinstance(error, DataError) else 120
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def _nowhere(name: str, places: list[str]) -> str:

@@ -146,7 +146,7 @@ def local_cross_entropy(config: RunConfig, data: Tensors, *, key: Key) -> float:
     """Test accuracy of PIB's schedule with a throw-away softmax head as loss."""
     network = build_network(config, data.train[0].shape[1], key=key)
     plans = build_plans(config, LocalCrossEntropy, config.references.local_cross_entropy_rate)
-    trainer = build_trainer(config, network, data, plans, key=key.child("train"))
+    trainer = build_trainer(network, data, plans, key=key.child("train"))
     trainer.PROBES_PER_UNIT = 1
     measured = trainer.run()
     return _readout_accuracy(config, network, measured, data, key=key)

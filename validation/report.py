@@ -181,7 +181,7 @@ def _feature_maps(
 
 def _confusion(history: xr.Dataset) -> dict[str, Any]:
     if "confusion" not in history:
-        return {"confusion": None, "mistakes": []}
+        return {"confusion": None, "mistakes": [], "many_classes": False}
     table = history["confusion"].transpose("true_class", "predicted_class")
     counts = np.nan_to_num(table.values)
     classes = [str(name) for name in table["true_class"].values]
@@ -195,6 +195,7 @@ def _confusion(history: xr.Dataset) -> dict[str, Any]:
     return {
         "confusion": _drawing("confusion", figures.confusion(counts, classes)),
         "mistakes": mistakes,
+        "many_classes": len(classes) > 12,
     }
 
 

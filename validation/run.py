@@ -102,9 +102,7 @@ def run(job: Job, watcher: Watcher | None = None) -> Summary:
         job.config, data.train[0].shape[1], key=key, ledger=ledger, run_id=f"{job.seed}"
     )
     try:
-        trainer = build_trainer(
-            job.config, network, data, build_plans(job.config), key=key.child("train")
-        )
+        trainer = build_trainer(network, data, build_plans(job.config), key=key.child("train"))
         clock, notes = _Stopwatch(), {"resumed": "0"}
         if job.resume:
             notes = checkpoint.load_training(job.out / CHECKPOINT, trainer)

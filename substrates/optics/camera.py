@@ -65,17 +65,19 @@ class Camera:
         return (codes == self.top).sum().item() / codes.numel()
 
     def better_exposure(self, codes: Tensor, at: OperatingPoint) -> tuple[float, bool]:
-        """Exposure ratio that puts the mean of `codes` where it should be.
+        """Exposure ratio that puts the mean of `codes` (batch, pixels) where it should be.
 
         And whether these frames were good enough to tell: few of them clipped,
-        the mean not below one code. Stuck pixels count, for a camera cannot
-        know them.
+        the mean not below one code. Pixels that showed one code inside the
+        range in all frames are left out: stuck ones would drag the exposure.
         """
+        still = (codes == codes[0]).all(0) & (codes[0] > 0) & (codes[0] < self.top)
+        live = codes if bool(still.all()) else codes[:, ~still]
         wanted = self.top / self._config.full_scale_over_mean
-        mean = codes.to(torch.float64).mean().item()
+        mean = live.to(torch.float64).mean().item()
         ratio = at.exposure_ratio * wanted / max(mean, wanted / 100)
         ratio = min(max(ratio, EXPOSURE_RATIOS[0]), EXPOSURE_RATIOS[1])
-        return ratio, self.clipped(codes) <= MAX_CLIPPED and mean >= min(1.0, wanted / 2)
+        return ratio, self.clipped(live) <= MAX_CLIPPED and mean >= min(1.0, wanted / 2)
 
     def _charge(self, mean: Tensor, at: OperatingPoint, key: Key, first_sample: int) -> Tensor:
         """Electrons read; a fresh tensor of the shape of `mean`."""

@@ -110,29 +110,24 @@ class OpticalRig:
         """Auto-exposure: full scale becomes full_scale_over_mean x the mean frame.
 
         Measures again, with the new exposure, while more than 2 % of the
-        pixels are clipped or the mean is below one code.
+        pixels are clipped or the mean is below one code, ten times at most.
         """
-        before = self._point
+        values = self._checked(drive)
         seconds = joules = 0.0
-        for turn in range(RANGING_ROUNDS):
-            reading = self.forward(drive, key=key.child("range", turn))
-            seconds, joules = seconds + reading.device_seconds, joules + reading.joules
+        passes, found = 0, False
+        while not found and passes < RANGING_ROUNDS * len(values):
+            reading = self.forward(values, key=key.child("range", passes))
             ratio, found = self._camera.better_exposure(reading.codes, self._point)
             self._point = dataclasses.replace(self._point, exposure_ratio=ratio)
-            if found:
-                self._version += 1
-                return Ranged(
-                    state_version=self._version,
-                    ratio=1 / ratio,
-                    passes=(turn + 1) * len(reading.codes),
-                    device_seconds=seconds,
-                    joules=joules,
-                )
-        self._point = before
-        raise DriveError(
-            f"{self.capabilities.device_id}: auto-exposure found no range in {RANGING_ROUNDS} "
-            f"rounds ({reading.saturated:.1%} of the last frames is saturated). "
-            "Range on another drive, or turn exposure_ratio by hand."
+            seconds, joules = seconds + reading.device_seconds, joules + reading.joules
+            passes += len(values)
+        self._version += 1
+        return Ranged(
+            state_version=self._version,
+            ratio=1 / ratio,
+            passes=passes,
+            device_seconds=seconds,
+            joules=joules,
         )
 
     def adjust(self, dial: str, value: Any, *, key: Key) -> int:  # noqa: ARG002

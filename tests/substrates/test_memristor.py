@@ -144,6 +144,11 @@ def test_targets_stay_in_the_window_and_their_difference_is_the_weight(seed):
     assert torch.allclose(targets.amin(0), torch.tensor(2e-6), rtol=1e-6)
 
 
+def test_no_write_however_bad_leaves_a_negative_conductance():
+    g = written(programming_error=1.0).conductances()
+    assert g.min() == 0 and (g == 0).double().mean() < 0.5
+
+
 def test_what_a_write_reports_is_what_the_cells_hold():
     chip = make(key=Key(1))
     achieved = chip.program(weights(chip), key=Key(2)).achieved["weights"]
@@ -268,6 +273,15 @@ def test_the_mean_never_rises_and_before_t0_nothing_moves():
         last = now
 
 
+@EVERYDAY
+@given(a=st.floats(0, 1e9), b=st.floats(0, 1e9))
+def test_logarithmic_age_is_monotone_within_one_step_and_zero_before_t0(a, b):
+    early, late = sorted((a, b))
+    assert 0 <= device.log_age(early) <= device.log_age(late)
+    exact = math.log(max(late, device.T0_S))
+    assert -1e-8 <= exact - device.log_age(late) <= device.LOG_STEP
+
+
 def test_each_cell_keeps_one_slope_until_it_is_written_again():
     chip = written(programming_error=0.0, relaxation_mean=0.0, relaxation_spread=0.001)
     start = chip.conductances().double()
@@ -318,6 +332,16 @@ def test_ranging_fits_each_column_and_is_no_side_effect_of_a_pass():
     wanted = 1.1 * tiles.abs().quantile(0.9995, dim=0)
     in_force = ranged.ratio * chip.capabilities.readings[0].full_scale
     assert ((in_force / wanted - 1).abs() < 0.1).all()  # read noise and the DAC are in it
+
+
+def test_ranging_again_on_the_same_drive_finds_the_same_range():
+    chip = written(inputs=300, outputs=20)
+    x = drive(chip, 100) * 0.1
+    once, again = (chip.set_range(x, key=Key(6)).ratio for _ in range(2))
+    assert torch.allclose(once, again, rtol=1e-4)
+    # ... and a weaker drive needs a smaller one.
+    weaker = chip.set_range(drive(chip, 100) * 0.05, key=Key(6)).ratio
+    assert ((weaker / once - 0.5).abs() < 0.1).all()
 
 
 def test_a_column_without_current_gets_the_finest_range():
@@ -487,6 +511,16 @@ def test_a_snapshot_is_never_shared_with_the_chip():
     chip.forward(drive(chip), key=Key(2)).ratio.zero_()
     assert all(torch.equal(saved.arrays[n], kept[n]) for n in kept)
     assert chip.forward(drive(chip), key=Key(2)).ratio.min() > 0
+
+
+def test_a_chip_keeps_nothing_of_the_snapshot_it_was_restored_from():
+    chip = written()
+    lent = chip.snapshot()
+    chip.restore(lent)
+    kept = chip.snapshot()
+    for array in lent.arrays.values():
+        array += 1
+    assert all(torch.equal(a, kept.arrays[n]) for n, a in chip.snapshot().arrays.items())
 
 
 # ---- what is refused -------------------------------------------------------

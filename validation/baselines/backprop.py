@@ -14,9 +14,9 @@ from torch import Tensor
 
 from pib.augment import Augment
 from pib.network import Network
-from pib.readout import Readout, train_readout
+from pib.readout import train_readout
 from pib.rule import warmed_cosine
-from pib.unit import IsomorphicUnit
+from pib.unit import Unit, feature
 from twin.key import Key
 
 
@@ -58,6 +58,12 @@ class DigitalNet:
     def logits(self, first: Tensor, beside: Tensor) -> Tensor:
         weight, bias = self.head
         return torch.addmm(bias, torch.cat(self.features(first, beside), 1), weight)
+
+    def head_accuracy(self, features: Tensor, labels: Tensor) -> float:
+        """Accuracy of the net's own head on features measured elsewhere."""
+        weight, bias = self.head
+        guess = torch.addmm(bias, features, weight).argmax(1)
+        return float((guess == labels).double().mean())
 
     def accuracy(self, first: Tensor, beside: Tensor, labels: Tensor) -> float:
         with torch.no_grad():
@@ -123,9 +129,7 @@ def train_backprop(
     return net
 
 
-def _start(
-    inputs: Inputs, widths: Sequence[int], classes: int, skip: bool, key: Key
-) -> DigitalNet:
+def _start(inputs: Inputs, widths: Sequence[int], classes: int, skip: bool, key: Key) -> DigitalNet:
     layers, before = [], inputs.first.shape[1]
     for i, width in enumerate(widths):
         generator = key.child("start", i).torch()
@@ -151,6 +155,46 @@ class Deployed:
     retrained: float
 
 
+def measured_on_chip(
+    net: DigitalNet, network: Network, images: Tensor, *, key: Key
+) -> list[Tensor]:
+    """Write a digital net onto the units; all units' features of `images`.
+
+    Devices are written and ranged once. Fixed physics keeps its digital layer,
+    which reads the measured frames.
+    """
+    measured: list[Tensor] = []
+    some = torch.randperm(len(images), generator=key.child("some").torch())[:500]
+    for index, (unit, (weight, bias)) in enumerate(zip(network.units, net.layers, strict=True)):
+        weight = weight.clone()
+        before = measured[-1] if measured else None
+        if before is not None and not unit.fixed_physics:
+            # The drive carries feature / scale, so these rows carry the scale.
+            weight[: before.shape[1]] *= network.scales[index - 1]
+        unit.parameters["weight"].copy_(weight)
+        unit.parameters["bias"].copy_(bias)
+        unit.deploy(key.child("write", index))
+        drive = network.drive(index, images[some], None if before is None else before[some])
+        unit.calibrate(drive, key=key.child("range", index))
+        measured.append(_features_of(unit, network, index, images, before, key))
+        network.calibrate_link(index, measured[-1])
+    return measured
+
+
+def _features_of(
+    unit: Unit, network: Network, index: int, images: Tensor, before: Tensor | None, key: Key
+) -> Tensor:
+    parts = []
+    for start in range(0, len(images), 2048):
+        rows = slice(start, start + 2048)
+        drive = network.drive(index, images[rows], None if before is None else before[rows])
+        record = unit.capture(
+            drive, key=key.child("measure", index), first_sample=start, phase="capture"
+        )
+        parts.append(feature(unit, record))
+    return torch.cat(parts)
+
+
 def deploy(
     net: DigitalNet,
     network: Network,
@@ -159,34 +203,14 @@ def deploy(
     *,
     key: Key,
 ) -> Deployed:
-    """Write a digital net onto the units of `network` and measure.
+    """Write a digital net onto the units of `network` and measure accuracies.
 
-    train, test: (images, labels). The devices are written and ranged once.
-    Fixed physics keeps its digital layer, which reads the measured frames.
+    train, test: (images, labels).
     """
-    images, labels = train
-    before: Tensor | None = None
-    measured: list[Tensor] = []
-    some = torch.randperm(len(images), generator=key.child("some").torch())[:500]
-    for index, (unit, (weight, bias)) in enumerate(zip(network.units, net.layers, strict=True)):
-        weight = weight.clone()
-        if before is not None:
-            # The drive carries feature / scale, so these rows carry the scale.
-            weight[: before.shape[1]] *= network.scales[index - 1]
-        unit.parameters["weight"].copy_(weight)
-        unit.parameters["bias"].copy_(bias)
-        unit.deploy(key.child("write", index))
-        drive = network.drive(index, images[some], None if before is None else before[some])
-        if isinstance(unit, IsomorphicUnit):
-            unit.calibrate(drive, key=key.child("range", index))
-        before = network.features(
-            images, key=key.child("measure"), until=index + 1, phase="capture"
-        )[-1]
-        measured.append(before)
-        network.calibrate_link(index, before)
+    measured = measured_on_chip(net, network, train[0], key=key)
     on_test = torch.cat(network.features(test[0], key=key.child("test")), 1)
-    head = Readout(torch.zeros(1), torch.ones(1), *net.head)
-    retrained = train_readout(torch.cat(measured, 1), labels, net.head[1].numel(), key=key)
+    classes = net.head[1].numel()
+    retrained = train_readout(torch.cat(measured, 1), train[1], classes, key=key)
     return Deployed(
-        own_head=head.accuracy(on_test, test[1]), retrained=retrained.accuracy(on_test, test[1])
+        own_head=net.head_accuracy(on_test, test[1]), retrained=retrained.accuracy(on_test, test[1])
     )

@@ -28,7 +28,7 @@ class LocalCrossEntropy:
         self._layer: dict[str, Tensor] = {}
         self._optimiser: torch.optim.Adam | None = None
 
-    def begin(self, width: int, classes: int, key: Key) -> None:
+    def begin(self, width: int, classes: int, key: Key) -> None:  # noqa: ARG002
         self._layer = {"weight": torch.zeros(width, classes), "bias": torch.zeros(classes)}
         self._optimiser = torch.optim.Adam(list(self._layer.values()), fused=True)
 

@@ -68,6 +68,13 @@ def a_snapshot_shares_nothing(probe: Probe) -> None:
         identical(read(device, drive), before),
         "changing a snapshot after restore() changed the device. Clone what comes out of it.",
     )
+    device.restore(kept)
+    for array in device.snapshot().arrays.values():
+        array.zero_()
+    require(
+        identical(read(device, drive), before),
+        "changing a snapshot changed the device it was taken from. Clone what goes into it.",
+    )
 
 
 def _maps(device: Backend) -> list[Dial]:
@@ -262,10 +269,12 @@ def ranging_rescales_no_feature(probe: Probe) -> None:
     a, b = decoded(before, capabilities), decoded(after, capabilities)
     port = capabilities.readings[0]
     ratios = [torch.as_tensor(r.ratio).max().item() for r in (before, after)]
-    # A value at the end of either range was cut, not rescaled.
-    free = a[port.name].abs() < 0.95 * min(1.0, *ratios) * max(abs(port.low), abs(port.high))
+    # A value at the end of either range was cut, not rescaled; an element that never moves
+    # (a stuck converter) has a fixed code, not a fixed value.
+    limit = 0.95 * min(1.0, *ratios) * max(abs(port.low), abs(port.high))
+    free = (a[port.name].abs() < limit) & (a[port.name] != a[port.name][:1]).any(0)
     gap = (a[port.name] - b[port.name]).abs()[free]
-    need(gap.numel() > 0, "every value is at the end of its range")
+    need(gap.numel() > 0, "every value is stuck, or at the end of its range")
     rms = float(noise[port.name].square().mean().sqrt())
     allowed = 2 * port.step * max(1.0, *ratios) * port.is_coded + 4 * rms + 1e-4
     apart = float(gap.double().square().mean().sqrt())

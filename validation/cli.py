@@ -1,0 +1,176 @@
+"""The command line. Importing this module must not import torch."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from twin.errors import PibTwinError
+
+app = typer.Typer(
+    help="Train and study deep physical neural networks without backend gradients.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Out = Annotated[Path | None, typer.Option(help="Folder for the results.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Fewer images and epochs; says so.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Folder with IDX files.")]
+
+
+@app.command()
+def train(
+    preset: Annotated[str, typer.Argument(help="A preset or a CONFIG.toml.")] = "memristor-digits",
+    dataset: Annotated[str | None, typer.Option(help="digits, mnist, ... or FILE.npz")] = None,
+    out: Out = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs with seeds SEED, SEED + 1, ...")] = 1,
+    folds: Annotated[int, typer.Option(min=1, help="Stratified folds per seed (digits).")] = 1,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of every unit.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from a checkpoint.")] = False,
+    quick: Quick = False,
+    references: Annotated[bool, typer.Option(help="Train the rivals too.")] = True,
+    ablation: Annotated[bool, typer.Option("--ablation", help="Switch parts off.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda: where twins compute.")] = "cpu",
+    data: Data = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 2,
+    umap: Annotated[bool, typer.Option("--umap", help="UMAP instead of PCA maps.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only the table.")] = False,
+) -> None:
+    """Train a network unit by unit with PIB and write a report."""
+    with _friendly():
+        from validation import training
+
+        training.main(
+            training.Request(
+                preset=preset, dataset=dataset, out=out, seed=seed, seeds=seeds, folds=folds,
+                epochs=epochs, resume=resume, quick=quick, references=references,
+                ablation=ablation, device=device, data=data, jobs=jobs, umap=umap, quiet=quiet,
+                command=_typed(),
+            )
+        )  # fmt: skip
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    backend: Annotated[str | None, typer.Option(help="Run on this backend instead.")] = None,
+    after: Annotated[float, typer.Option(help="Let this many seconds pass first.")] = 0.0,
+    dial: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, on every unit.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Another data set.")] = None,
+    data: Data = None,
+    out: Out = None,
+) -> None:
+    """Measure a trained network again: later, elsewhere, or with dials turned."""
+    with _friendly():
+        from validation import evaluation
+
+        evaluation.main(folder, backend, after, dial or [], dataset, data, out, _typed())
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    out: Annotated[Path | None, typer.Option(help="The netCDF file.")] = None,
+) -> None:
+    """Write conductances (siemens) and digital layers as netCDF."""
+    with _friendly():
+        from validation import export as exporting
+
+        _say(f"wrote {exporting.export(folder, out)}")
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A backend's name; see `pib-twin backends`.")],
+    option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the backend.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    budget_seconds: Annotated[float | None, typer.Option(help="Stop starting checks.")] = None,
+    out: Out = None,
+) -> None:
+    """Does a backend keep the contract? Exits with 1 if it does not."""
+    with _friendly():
+        from validation import checking
+
+        checking.main(name, option or [], seed, budget_seconds, out, _typed())
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="entropy or train")],
+    out: Out = None,
+    quick: Quick = False,
+    data: Data = None,
+) -> None:
+    """Speed as ratios within one run."""
+    with _friendly():
+        from validation.bench import main as benching
+
+        benching.main(what, out, quick, data, _typed())
+
+
+@app.command()
+def faults(
+    out: Out = None,
+    seeds: Annotated[int, typer.Option(min=1)] = 3,
+    quick: Quick = False,
+    data: Data = None,
+    jobs: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Stuck converter columns: PIB in the loop beside masked and re-tuned rivals."""
+    with _friendly():
+        from validation.studies import faults as study
+
+        study.main(out, seeds, quick, data, jobs, _typed())
+
+
+@app.command()
+def backends() -> None:
+    """The installed backends by name."""
+    from twin.registry import names
+
+    for name in names():
+        _say(name)
+
+
+@app.command()
+def presets() -> None:
+    """The shipped presets with what they are for."""
+    from validation.config import load_config
+    from validation.config import presets as known
+
+    for name in known():
+        _say(f"{name:20} {load_config(name).about}")
+
+
+def main() -> None:
+    """Entry point of `pib-twin`."""
+    app()
+
+
+def _typed() -> str:
+    return shlex.join(["pib-twin", *sys.argv[1:]])
+
+
+def _say(text: Any) -> None:
+    typer.echo(text)
+
+
+@contextmanager
+def _friendly() -> Iterator[None]:
+    """Typed errors as one message; Ctrl-C as a sentence, exit code 130."""
+    try:
+        yield
+    except PibTwinError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(130) from None

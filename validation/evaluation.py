@@ -1,0 +1,156 @@
+"""`pib-twin evaluate`: a trained network measured again, later or elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from pib import checkpoint
+from pib.network import Network
+from pib.readout import Readout
+from twin.errors import CheckpointError, ConfigError
+from twin.key import Key
+from validation import datasets
+from validation.config import RunConfig, parse_config_json
+from validation.console import console
+from validation.experiment import build_network, seen_by_readout, tensors
+from validation.run import CONFIG
+from validation.summary import Figure, Summary, binomial_error, read
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run folder opened again: its network stands as it did at its end."""
+
+    config: RunConfig
+    seed: int
+    network: Network
+    readout: Readout
+    dataset: str
+
+
+def open_run(folder: Path, backend: str | None = None) -> Trained:
+    """The trained network of a run folder.
+
+    backend: build every unit on this backend instead; it gets the same
+    inputs, outputs and options, and is written and ranged afresh by
+    :func:`redeploy`.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: not a run folder (no {CONFIG}).")
+    config = parse_config_json(path.read_text(), str(path))
+    summary = read(folder)
+    seed = int(summary.extra["seed"])
+    loaded = checkpoint.load(folder / "network")
+    if backend is not None:
+        config = _elsewhere(config, backend)
+    pixels = int(summary.extra["network"][0]["inputs"])
+    network = build_network(config, pixels, key=Key(seed))
+    try:
+        network.load(_under(loaded.arrays, "network."))
+        readout = Readout(**_under(loaded.arrays, "readout."))
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}: the saved network is incomplete: {error}.") from None
+    if backend is None:
+        checkpoint.restore_devices(network, loaded)
+    name = str(summary.extra["dataset"]["name"])
+    return Trained(config, seed, network, readout, name)
+
+
+def redeploy(network: Network, images: Tensor, key: Key) -> None:
+    """Write every unit's weights onto its device and range it on `images`."""
+    before = None
+    for index, unit in enumerate(network.units):
+        unit.deploy(key.child("write", index), phase="evaluate")
+        unit.calibrate(
+            network.drive(index, images, before), key=key.child("range", index), phase="evaluate"
+        )
+        before = network.features(images, key=key.child("link", index), until=index + 1)[-1]
+
+
+def main(
+    folder: Path,
+    backend: str | None,
+    after: float,
+    dials: Sequence[str],
+    dataset: str | None,
+    data_dir: Path | None,
+    out: Path | None,
+    command: str,
+) -> Summary:
+    """Print and save the accuracy now, beside the one the run ended with."""
+    trained = open_run(folder, backend)
+    network, key = trained.network, Key(trained.seed).child("evaluate")
+    try:
+        name = dataset or trained.config.data.name
+        data = tensors(datasets.load(name, data_dir=data_dir))
+        if backend is not None or any(not u.fence.capabilities.restorable for u in network.units):
+            redeploy(network, data.train[0][:500], key)
+        for unit in network.units:
+            unit.fence.wait(after)
+            for dial, value in parsed_options(dials).items():
+                unit.fence.adjust(dial, value, key=key.child("dial", dial))
+        features = network.features(data.test[0], key=key.child("test"))
+        accuracy = trained.readout.accuracy(seen_by_readout(trained.config, features), data.test[1])
+    finally:
+        network.close()
+    n = len(data.test[1])
+    summary = Summary(
+        command,
+        [
+            Figure(
+                "accuracy",
+                accuracy,
+                n=n,
+                standard_error=binomial_error(accuracy, n),
+                seeds=[trained.seed],
+            ),
+            *[
+                Figure(f"{f.name}_at_the_end_of_the_run", f.value, n=f.n, seeds=f.seeds,
+                       standard_error=f.standard_error)
+                for f in read(folder).figures
+                if f.name == "accuracy"
+            ],
+        ],
+    )  # fmt: skip
+    summary.extra = {"after_seconds": after, "dials": list(dials), "backend": backend or "as run"}
+    summary.write(out or folder / "evaluation")
+    console.print(summary.table())
+    return summary
+
+
+def parsed_options(pairs: Sequence[str]) -> dict[str, float | int | str]:
+    """NAME=VALUE texts as a mapping; numbers where they read as numbers."""
+    found: dict[str, float | int | str] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"expected NAME=VALUE, got {pair!r}.")
+        found[name] = _number(text)
+    return found
+
+
+def _number(text: str) -> float | int | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _elsewhere(config: RunConfig, backend: str) -> RunConfig:
+    units = tuple(
+        u.model_copy(update={"backend": backend, "options": u.options if u.backend == backend
+                             else {}})
+        for u in config.unit
+    )  # fmt: skip
+    return config.model_copy(update={"unit": units})
+
+
+def _under(entries: Mapping[str, Tensor], head: str) -> dict[str, Tensor]:
+    return {n[len(head) :]: v for n, v in entries.items() if n.startswith(head)}

@@ -1,0 +1,1 @@
+"""Named comparisons: what happens to whom when the hardware misbehaves."""
