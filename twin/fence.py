@@ -122,7 +122,7 @@ class Fence:
         whole = checked()
         batch = len(whole if isinstance(whole, Tensor) else next(iter(whole.values())))
         parts = [
-            self._pass(_rows(checked(), rows), key, first_sample + rows.start, shots, phase)
+            self._pass(_rows(whole, rows), key, first_sample + rows.start, shots, phase)
             for rows in self._chunks(batch, first_sample)
         ]
         return parts[0] if len(parts) == 1 else _joined(parts, axis=0 if shots is None else 1)
@@ -206,7 +206,9 @@ class Fence:
     def _pass(self, drive: Values, key: Key, first: int, shots: int | None, phase: str) -> Measured:
         batch = len(drive if isinstance(drive, Tensor) else next(iter(drive.values())))
         reading = self._call(
-            lambda k: self._backend.forward(drive, key=k, first_sample=first, shots=shots), key
+            # Copied for each attempt: a driver may spoil its input, then refuse.
+            lambda k: self._backend.forward(_copied(drive), key=k, first_sample=first, shots=shots),
+            key,
         )
         lead = (batch,) if shots is None else (shots, batch)
         main, *others = self.capabilities.readings
@@ -247,6 +249,7 @@ class Fence:
                 f"{port.code_high} in codes). Clip in the driver, or declare a wider port."
             )
         ratio = ratio.detach() if isinstance(ratio, Tensor) else ratio
+        self._finite(torch.as_tensor(ratio), f"range of {port.name!r}")
         # clone: a driver may reuse its buffer for the next frame.
         return port.decode(codes, ratio).clone()
 
@@ -304,7 +307,7 @@ class Fence:
 
     def _finite(self, value: Tensor, what: str) -> None:
         value = torch.as_tensor(value)
-        if value.dtype.is_floating_point and not bool(torch.isfinite(value).all()):
+        if value.dtype.is_floating_point and not _is_finite(value):
             at = (~torch.isfinite(value)).nonzero()[0].tolist()
             raise ReadingError(
                 f"{self.name}: {what} holds a NaN or infinite value at index {at}; "
@@ -341,13 +344,29 @@ class Fence:
         cost.calls = 1
         cost.device_seconds = float(answer.device_seconds)
         cost.joules = float(answer.joules)
+        if not (math.isfinite(cost.device_seconds) and math.isfinite(cost.joules)):
+            raise ReadingError(
+                f"{self.name}: device_seconds and joules must be finite, got "
+                f"{cost.device_seconds} s and {cost.joules} J. Report 0.0 where unknown."
+            )
         self.ledger.add(self.name, phase, cost)
+
+
+def _is_finite(value: Tensor) -> bool:
+    # aminmax passes NaN on and costs a tenth of isfinite(...).all().
+    return value.numel() == 0 or all(math.isfinite(float(end)) for end in value.aminmax())
 
 
 def _rows(values: Values, rows: slice) -> Values:
     if isinstance(values, Tensor):
         return values[rows]
     return {name: value[rows] for name, value in values.items()}
+
+
+def _copied(values: Values) -> Values:
+    if isinstance(values, Tensor):
+        return values.clone()
+    return {name: value.clone() for name, value in values.items()}
 
 
 def _joined(parts: list[Measured], axis: int) -> Measured:

@@ -6,7 +6,6 @@ manifest.json (a SHA-256 digest of each). Reading it never runs code.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from twin.backend import Capabilities
 from twin.errors import DataError
+from twin.files import digest, sync_folder
 from twin.key import Key
 from twin.plain import pack, unpack
 
@@ -69,7 +69,7 @@ class Recording:
             "calls": [_packed(call, tensors) for call in self.calls],
         }
         content = {STRUCTURE: _json(structure), TENSORS: save_tensors(tensors)}
-        content[MANIFEST] = _json({name: _digest(data) for name, data in content.items()})
+        content[MANIFEST] = _json({name: digest(data) for name, data in content.items()})
         _write_folder(target, content)
 
     @classmethod
@@ -77,7 +77,7 @@ class Recording:
         """Read a folder written by :meth:`save`; DataError if damaged."""
         folder = Path(path)
         content = {name: _read(folder, name) for name in (STRUCTURE, TENSORS)}
-        expected = _json({name: _digest(data) for name, data in content.items()})
+        expected = _json({name: digest(data) for name, data in content.items()})
         if _read(folder, MANIFEST) != expected:
             raise DataError(
                 f"{folder}: the recording is damaged (its files do not match the digests in "
@@ -117,10 +117,6 @@ def _json(data: Any) -> bytes:
     return json.dumps(data, allow_nan=False, indent=1).encode()
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def _read(folder: Path, name: str) -> bytes:
     try:
         return (folder / name).read_bytes()
@@ -143,12 +139,4 @@ def _write_folder(target: Path, content: Mapping[str, bytes]) -> None:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(target.parent)

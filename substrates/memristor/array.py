@@ -6,6 +6,7 @@ Wires are ideal here; every tile sees the full read voltage.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -45,12 +46,29 @@ class Tiling:
     def arrays(self) -> int:
         return len(self.rows) * len(self.cols)
 
-    def partial_sums(self, drive: Tensor, matrix: Tensor) -> Tensor:
-        """Products of each row tile, (batch, row tiles, outputs).
+    def partial_sums(self, drive: Tensor, matrix: Tensor, out: Tensor) -> Tensor:
+        """Products of each row tile, written to `out` (batch, row tiles, outputs).
 
         drive: (batch, inputs); matrix: (inputs, outputs).
         """
-        out = drive.new_empty((len(drive), len(self.rows), matrix.shape[1]))
         for tile, rows in enumerate(self.rows):
             torch.mm(drive[:, rows], matrix[rows], out=out[:, tile])
         return out
+
+
+class Scratch:
+    """Buffers kept from pass to pass; never part of a chip's state.
+
+    Fresh memory of megabytes costs more in page faults than the arithmetic on it.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Tensor] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """A float32 buffer of this shape with arbitrary contents."""
+        size = math.prod(shape)
+        kept = self._kept.get(name)
+        if kept is None or kept.numel() < size:
+            kept = self._kept[name] = torch.empty(size, device=device)
+        return kept[:size].view(shape)

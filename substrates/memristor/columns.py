@@ -10,13 +10,14 @@ from torch import Tensor
 
 from substrates.converter import half_span
 from substrates.memristor import device
-from substrates.memristor.array import Tiling
+from substrates.memristor.array import Scratch, Tiling
 from substrates.memristor.presets import CrossbarConfig
 from substrates.noise import standard_normal
-from twin.key import Key
+from twin.key import SAMPLE_BLOCK, Key
 
-CHUNK = 256
-"""Samples computed together: bounds memory, and a whole number of noise blocks."""
+CHUNK_VALUES = 2**18
+"""About how many conversions are computed together: a pass works in buffers of
+1 MB, which stay in a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Columns:
     """
 
     tiling: Tiling
+    scratch: Scratch
     gain: Tensor
     noise: Tensor | None
     row_joules: Tensor
@@ -41,6 +43,7 @@ class Columns:
         read_noise: float,
         log_age: float,
         tiling: Tiling,
+        scratch: Scratch,
         config: CrossbarConfig,
     ) -> Columns:
         """Fold conductances (2, inputs, outputs), S, and full scales (outputs,), A."""
@@ -52,6 +55,7 @@ class Columns:
             noise = device.read_variance(g, read_noise).mul_(scale.square())
         return Columns(
             tiling=tiling,
+            scratch=scratch,
             gain=(g[0] - g[1]).mul_(scale),
             noise=noise,
             row_joules=g.sum((0, 2)) * (volts**2 * config.read_time_s),
@@ -62,28 +66,39 @@ class Columns:
         """Noisy tile currents in codes, (batch, row tiles, outputs), shot by shot.
 
         drive: (batch, inputs) in [0, 1], on the DAC's grid. The tensors may be
-        changed by the caller.
+        changed by the caller, and are used up before the next pass begins.
         """
-        mean = self.tiling.partial_sums(drive, self.gain)
+        mean = self._sums("mean", drive, self.gain)
         if self.noise is None:
             yield from (mean.clone() for _ in range(shots or 1))
             return
-        sigma = self.tiling.partial_sums(drive.square(), self.noise).sqrt_()
+        squares = self.scratch.take("squares", tuple(drive.shape), drive.device)
+        torch.square(drive, out=squares)
+        sigma = self._sums("sigma", squares, self.noise).sqrt_()
         shape = tuple(mean.shape[1:])
         for shot in range(shots or 1):
             stream = key.child("shot", shot) if shots else key
             noise = standard_normal(stream, first, len(drive), shape, device=drive.device)
             yield torch.addcmul(mean, noise, sigma, out=noise)
 
+    def _sums(self, name: str, drive: Tensor, matrix: Tensor) -> Tensor:
+        shape = (len(drive), len(self.tiling.rows), matrix.shape[1])
+        out = self.scratch.take(name, shape, drive.device)
+        return self.tiling.partial_sums(drive, matrix, out)
+
     def joules(self, drive: Tensor) -> float:
         """Energy in the array for these samples, sum V^2 G t, read noise aside."""
         return float(drive.square().sum(0) @ self.row_joules)
 
 
-def chunks(batch: int, first_sample: int) -> Iterator[slice]:
-    """Rows of a batch, cut at multiples of CHUNK of the sample number."""
+def chunks(batch: int, first_sample: int, conversions: int) -> Iterator[slice]:
+    """Rows of a batch in whole blocks of noise, cut at fixed sample numbers.
+
+    conversions: per sample, row tiles x outputs.
+    """
+    stride = SAMPLE_BLOCK * max(1, CHUNK_VALUES // (SAMPLE_BLOCK * conversions))
     start = 0
     while start < batch:
-        stop = min(batch, start + CHUNK - (first_sample + start) % CHUNK)
+        stop = min(batch, start + stride - (first_sample + start) % stride)
         yield slice(start, stop)
         start = stop

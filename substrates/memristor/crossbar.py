@@ -14,7 +14,7 @@ from torch import Tensor
 
 from substrates.converter import half_span, on_grid, signed_codes_, signed_range
 from substrates.memristor import device, dials, ports
-from substrates.memristor.array import Tiling
+from substrates.memristor.array import Scratch, Tiling
 from substrates.memristor.cells import Cells
 from substrates.memristor.columns import Columns, chunks
 from substrates.memristor.faults import Faults, StuckColumns
@@ -43,6 +43,7 @@ class Crossbar:
         self.tiling = Tiling.of(config.inputs, config.outputs, config.array_rows, config.array_cols)
         self.capabilities = ports.capabilities(config, self.tiling, key)
         self._torch_device = torch.device(config.compute_device)
+        self._conversions = len(self.tiling.rows) * config.outputs  # of one sample
         self._faults = Faults(key.child("faults"), config.inputs, config.outputs, config.adc_bits)
         self._cells = Cells(config, self._faults, key)
         self._dials = {d.name: d.default for d in self.capabilities.dials if not d.shape}
@@ -51,6 +52,7 @@ class Crossbar:
         self._clock_s = self._written_at_s = 0.0
         self._version = 0
         self._folded: Columns | None = None
+        self._scratch = Scratch()
         self._stuck: StuckColumns | None = None
 
     # ---- the contract ----------------------------------------------------
@@ -86,7 +88,7 @@ class Crossbar:
         x, read = self._drive(drive), key.child("read")
         columns, stuck = self._columns(), self._stuck_columns()
         codes, at_end, array_joules = [], 0, 0.0
-        for rows in chunks(len(x), first_sample):
+        for rows in chunks(len(x), first_sample, self._conversions):
             levels = on_grid(x[rows], self.config.dac_bits)
             array_joules += columns.joules(levels) * (shots or 1)
             each = []
@@ -118,7 +120,7 @@ class Crossbar:
 
         def signals() -> Iterator[Tensor]:
             nonlocal array_joules
-            for rows in chunks(len(x), 0):
+            for rows in chunks(len(x), 0, self._conversions):
                 levels = on_grid(x[rows], self.config.dac_bits)
                 array_joules += columns.joules(levels)
                 yield next(columns.currents(levels, read, rows.start, None)).flatten(0, 1)
@@ -211,12 +213,14 @@ class Crossbar:
             g = self._cells.conductances(log_t, self._dials)
             full_scale_a = self.capabilities.readings[0].full_scale * self._ratio
             noise = self._dials["read_noise"]
-            self._folded = Columns.of(g, full_scale_a, noise, log_t, self.tiling, self.config)
+            self._folded = Columns.of(
+                g, full_scale_a, noise, log_t, self.tiling, self._scratch, self.config
+            )
         return self._folded
 
     def _spend(self, passes: int) -> tuple[int, float, float]:
         """Advance the clock; returns conversions made, seconds, converters' joules."""
-        conversions = passes * len(self.tiling.rows) * self.config.outputs
+        conversions = passes * self._conversions
         seconds = passes * self.config.read_time_s
         self._clock_s += seconds
         per_conversion = self.config.adc_joules_per_step * 2.0**self.config.adc_bits

@@ -187,6 +187,8 @@ BAD_READINGS: dict[str, tuple[Callable[[Reading], Reading], str]] = {
     "another dtype": (lambda r: replace(r, codes=r.codes.double()), "has dtype"),
     "NaN": (lambda r: replace(r, codes=r.codes * float("nan")), "never as NaN"),
     "infinite": (lambda r: replace(r, codes=r.codes + float("inf")), "NaN or infinite"),
+    "a NaN range": (lambda r: replace(r, ratio=float("nan")), "range of 'out' holds a NaN"),
+    "a NaN cost": (lambda r: replace(r, joules=float("nan")), "Report 0.0 where unknown"),
     "above its port": (lambda r: replace(r, codes=r.codes + 10), "outside its port"),
     "below its port": (lambda r: replace(r, codes=r.codes - 10), "outside its port"),
     "a port missing": (lambda r: replace(r, extra={}), "lacks the declared port 'supply'"),
@@ -370,6 +372,22 @@ def test_a_device_that_never_acts_is_given_up_after_the_retries() -> None:
     with pytest.raises(DeviceUnavailable, match="call 4"):
         fenced(device, retries=3).forward(drive(), key=Key(0))
     assert device.calls == 4
+
+
+def test_a_driver_that_spoils_its_input_and_refuses_gets_the_right_one_again() -> None:
+    class Spoiler(Scripted):
+        def forward(self, drive: Values, *, key: Key, **options: Any) -> Reading:
+            assert isinstance(drive, Tensor)
+            if not self.drives:
+                self.drives.append(drive.zero_())
+                raise DeviceUnavailable("busy")
+            return super().forward(drive, key=key, **options)
+
+    backend = Spoiler()
+    fenced(backend).forward(drive(), key=Key(0))
+    second = backend.drives[1]
+    assert isinstance(second, Tensor)
+    assert torch.equal(second, drive())
 
 
 def test_an_unknown_outcome_is_never_tried_again() -> None:

@@ -268,8 +268,8 @@ def test_a_forged_structure_with_right_digests_is_refused(forged: Any, tmp_path:
     text = json.dumps(forged).encode()
     tensors = recording.save_tensors({})
     digests = {
-        recording.STRUCTURE: recording._digest(text),
-        recording.TENSORS: recording._digest(tensors),
+        recording.STRUCTURE: recording.digest(text),
+        recording.TENSORS: recording.digest(tensors),
     }
     for name, data in (
         (recording.STRUCTURE, text),

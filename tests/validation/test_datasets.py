@@ -146,6 +146,7 @@ def test_files_are_found_wherever_they_may_lie(
     found = datasets.load("fashion-mnist", data_dir=folder if by == "argument" else None)
     assert (len(found.train_y), len(found.validation_y), len(found.test_y)) == (180, 20, 50)
     assert found.image_shape == (5, 4) and found.classes[9] == "Ankle boot"
+    np.testing.assert_array_equal(found.test_x, images(50).reshape(50, 20) / np.float32(255))
     assert "not the published files" in found.source
 
 
