@@ -25,7 +25,7 @@ from twin.files import digest, write_atomic
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-BULKY = ("trainer.measured.", "trainer.unit.stored")
+BULKY = ("trainer.measured.", "trainer.unit.readings", "trainer.unit.before")
 """Tensors that change once per unit: their blocks are not written again."""
 
 

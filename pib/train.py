@@ -11,12 +11,12 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pib.augment import Augment
+from pib.capture import Captures, Recapture, with_dropout
 from pib.history import History, ridge_probe
 from pib.network import Network
 from pib.objective import Objective, Verdict
@@ -28,8 +28,6 @@ from twin.errors import CheckpointError, ConfigError, ObjectiveError
 from twin.key import Key
 from twin.ledger import Cost
 
-Recapture = Literal["never", "epoch", "batch"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -37,10 +35,11 @@ class Plan:
 
     hard_offset: batches are drawn with weight 1 - p(correct) + hard_offset by
     a readout on the units before it; None draws evenly. recapture: what is
-    stored of the physics before the layer that learns: "never" captures the
-    training images once, without augmentation; "epoch" anew every epoch;
-    "batch" stores nothing. record_dropout: dropout on stored readings of a
-    digital layer. range_every: steps between rangings of the converters.
+    stored of the physics before the layer that learns: "batch" stores nothing
+    and measures the augmented batch; "never" measures the training images
+    once, without augmentation; "epoch" anew every epoch. record_dropout: on
+    the readings a digital layer learns from. range_every: steps between
+    rangings of the converters.
     """
 
     objective: Objective
@@ -79,17 +78,6 @@ class TrainingData:
         return int(self.labels.max()) + 1
 
 
-@dataclass
-class _UnitState:
-    """What the unit in training has besides its parameters."""
-
-    weights: Tensor | None = None
-    stored: Tensor | None = None
-    probe_stored: Tensor | None = None
-    start: Tensor | None = None
-    stored_epoch: int = -1
-
-
 class Trainer:
     """Trains a network unit by unit; can stop after any step and go on.
 
@@ -110,7 +98,9 @@ class Trainer:
         self.measured: list[Tensor] = []
         self.unit_index, self.step = 0, 0
         self.last: Verdict | None = None
-        self._unit = _UnitState()
+        self._captures: Captures | None = None
+        self._weights: Tensor | None = None
+        self._start: Tensor | None = None
         self._optimiser: torch.optim.Adam | None = None
         self._rows: tuple[tuple[int, int], Tensor] | None = None
         self._per_epoch = [steps_per_epoch(data.labels, plan.batch) for plan in self.plans]
@@ -147,22 +137,23 @@ class Trainer:
         unit = self.network.units[self.unit_index]
         return unit, self.plans[self.unit_index], self.key.child("unit", self.unit_index)
 
+    def _new_captures(self) -> Captures:
+        before = self.measured[-1] if self.measured else None
+        return Captures(self.network, self.unit_index, self.data.images, before)
+
     def _begin(self) -> None:
         unit, plan, key = self._now
-        self._unit = _UnitState(start=unit.parameters["weight"].clone())
+        self._captures = self._new_captures()
+        self._start = unit.parameters["weight"].clone()
+        self._weights = None
         if plan.hard_offset is not None and self.measured:
-            self._unit.weights = self._hard_weights(plan.hard_offset, key.child("hard"))
-        before = self.measured[-1] if self.measured else None
-        some = torch.randperm(len(self.data.labels), generator=key.child("calibrate").torch())[:500]
-        drive = self._clean_drive(some, before)
+            self._weights = self._hard_weights(plan.hard_offset, key.child("hard"))
+        some = torch.randperm(len(self.data.labels), generator=key.child("calibrate").torch())
         unit.deploy(key.child("deploy", "start"))
+        drive = self._captures.drive(some[:500])
         unit.calibrate(drive, key=key.child("range", "start"), phase="capture")
         plan.objective.begin(unit.width, self.data.classes, key.child("objective"))
         self._optimiser = _adam(unit, plan)
-
-    def _clean_drive(self, rows: Tensor, before: Tensor | None) -> Tensor:
-        images = self.data.images[rows]
-        return self.network.drive(self.unit_index, images, None if before is None else before[rows])
 
     def _hard_weights(self, offset: float, key: Key) -> Tensor:
         features = torch.cat(self.measured, 1)
@@ -186,10 +177,9 @@ class Trainer:
         gradients = unit.gradients(record, pre_activation, verdict.gradient)
         self._update(unit, gradients, rate)
         unit.deploy(here.child("write"))
-        if (self.step + 1) % plan.range_every == 0 or self.step + 1 == total:
-            unit_drive = record.drive
-            if not unit.fixed_physics:
-                unit.calibrate(unit_drive, key=here.child("range"))
+        last = self.step + 1 == total
+        if not unit.fixed_physics and (last or (self.step + 1) % plan.range_every == 0):
+            unit.calibrate(record.drive, key=here.child("range"))
         self._count_digital(unit, len(rows))
         self.last = verdict
         if recording:
@@ -206,7 +196,7 @@ class Trainer:
         epoch, which = divmod(self.step, self._per_epoch[self.unit_index])
         if self._rows is None or self._rows[0] != (self.unit_index, epoch):
             rows = balanced_epoch(
-                self.data.labels, plan.batch, key.child("epoch", epoch), self._unit.weights
+                self.data.labels, plan.batch, key.child("epoch", epoch), self._weights
             )
             self._rows = ((self.unit_index, epoch), rows)
         return self._rows[1][which]
@@ -216,50 +206,22 @@ class Trainer:
         unit, plan, key = self._now
         if plan.recapture == "batch":
             images = plan.augment(self.data.images[rows], self.data.shape, here.child("augment"))
-            before = None
-            for _, feature in self.network.chain(
+            chain = self.network.chain(
                 images, key=here.child("chain"), until=self.unit_index, phase="train"
-            ):
-                before = feature
-            drive = self.network.drive(self.unit_index, images, before)
-            return self._dropped(unit.capture(drive, key=here.child("read")), here), images
-        before = self.measured[-1] if self.measured else None
-        images = self.data.images[rows]
-        drive = self._clean_drive(rows, before)
-        if not unit.fixed_physics:
-            return unit.capture(drive, key=here.child("read")), images
-        epoch = self.step // self._per_epoch[self.unit_index]
-        self._store(epoch if plan.recapture == "epoch" else 0, before, key)
-        assert self._unit.stored is not None
-        return self._dropped(Record(drive=drive, values=self._unit.stored[rows]), here), images
-
-    def _store(self, epoch: int, before: Tensor | None, key: Key) -> None:
-        """Capture the whole training set once per stored epoch."""
-        if self._unit.stored_epoch == epoch:
-            return
-        unit = self.network.units[self.unit_index]
-        capture_key = key.child("store", epoch)
-        parts = []
-        for start in range(0, len(self.data.labels), 2048):
-            rows = torch.arange(start, min(start + 2048, len(self.data.labels)))
-            drive = self._clean_drive(rows, before)
-            record = unit.capture(drive, key=capture_key, first_sample=start, phase="capture")
-            parts.append(record.values)
-        self._unit.stored, self._unit.stored_epoch = torch.cat(parts), epoch
-
-    def _dropped(self, record: Record, here: Key) -> Record:
-        """Dropout on the readings a digital layer learns from."""
-        unit, plan, _ = self._now
-        if plan.record_dropout == 0 or not unit.fixed_physics:
-            return record
-        keep = 1 - plan.record_dropout
-        generator = here.child("dropout").torch()
-        kept = torch.rand(record.values.shape, generator=generator) < keep
-        # Dropped pixels show their mean; the rest is stretched to keep the
-        # expected pre-activation.
-        mean = unit.constants()["mean"]
-        values = mean + (record.values - mean) * kept / keep
-        return Record(drive=record.drive, values=values, saturated=record.saturated)
+            )
+            features = [feature for _, feature in chain]
+            drive = self.network.drive(self.unit_index, images, features[-1] if features else None)
+            record = unit.capture(drive, key=here.child("read"))
+        else:
+            assert self._captures is not None
+            epoch = self.step // self._per_epoch[self.unit_index]
+            self._captures.refresh(plan.recapture, epoch, key)
+            images = self.data.images[rows]
+            record = self._captures.record(rows, here.child("read"))
+        if plan.record_dropout and unit.fixed_physics:
+            mean = unit.constants()["mean"]
+            record = with_dropout(record, mean, plan.record_dropout, here.child("dropout"))
+        return record, images
 
     def _update(self, unit: Unit, gradients: Mapping[str, Tensor], rate: float) -> None:
         for name, gradient in gradients.items():
@@ -284,28 +246,12 @@ class Trainer:
 
     def _end(self) -> None:
         """Freeze the unit: measure its features of all training images."""
-        unit, _, key = self._now
-        self.measured.append(self._all_features(unit, key))
+        _, _, key = self._now
+        assert self._captures is not None
+        self.measured.append(self._captures.features(key.child("measured")))
         self.network.calibrate_link(self.unit_index, self.measured[-1])
-        self._optimiser, self._unit = None, _UnitState()
+        self._optimiser = self._captures = self._weights = self._start = None
         self.unit_index, self.step = self.unit_index + 1, 0
-
-    def _all_features(self, unit: Unit, key: Key) -> Tensor:
-        before = self.measured[-1] if self.measured else None
-        parts = []
-        for start in range(0, len(self.data.labels), 2048):
-            rows = torch.arange(start, min(start + 2048, len(self.data.labels)))
-            if unit.fixed_physics and self._unit.stored is not None:
-                record = Record(drive=torch.empty(0), values=self._unit.stored[rows])
-            else:
-                record = unit.capture(
-                    self._clean_drive(rows, before),
-                    key=key.child("measured"),
-                    first_sample=start,
-                    phase="capture",
-                )
-            parts.append(rectified(unit.pre_activation(record)))
-        return torch.cat(parts)
 
     # -- what is recorded ---------------------------------------------------
 
@@ -320,10 +266,9 @@ class Trainer:
             "saturated": record.saturated,
         }
         self.history.steps[self.unit_index].append(row)
-        assert self._unit.start is not None
-        self.history.weight_row(
-            self.unit_index, self.step + 1, unit.parameters["weight"], self._unit.start
-        )
+        assert self._start is not None
+        weight = unit.parameters["weight"]
+        self.history.weight_row(self.unit_index, self.step + 1, weight, self._start)
 
     def _probe(self, key: Key) -> None:
         """Accuracy of a ridge classifier on freshly measured features."""
@@ -350,24 +295,29 @@ class Trainer:
         """Everything a resumed run needs, as tensors and as text."""
         arrays = {f"network.{n}": t for n, t in self.network.state().items()}
         arrays |= {f"measured.{i}": t for i, t in enumerate(self.measured)}
-        for name in ("weights", "stored", "start"):
-            if (value := getattr(self._unit, name)) is not None:
-                arrays[f"unit.{name}"] = value
-        if self._optimiser is not None:
-            unit, plan, _ = self._now
-            for name, parameter in unit.parameters.items():
-                moments = self._optimiser.state[parameter]
-                arrays |= {f"adam.{name}.{n}": v for n, v in moments.items()}
-            arrays |= {f"objective.{n}": t for n, t in plan.objective.state().items()}
         text = {
             "unit_index": str(self.unit_index),
             "step": str(self.step),
             "measured": str(len(self.measured)),
             "begun": str(int(self._optimiser is not None)),
-            "stored_epoch": str(self._unit.stored_epoch),
             "history": self.history.dump(),
             "ledger": json.dumps(self.network.units[0].fence.ledger.rows()),
         }
+        if self._optimiser is not None:
+            unit, plan, _ = self._now
+            assert self._captures is not None
+            text["captured_epoch"] = str(self._captures.epoch)
+            store = {
+                "readings": self._captures.readings,
+                "before": self._captures.before if self._captures.epoch > 0 else None,
+                "weights": self._weights,
+                "start": self._start,
+            }
+            arrays |= {f"unit.{n}": t for n, t in store.items() if t is not None}
+            for name, parameter in unit.parameters.items():
+                moments = self._optimiser.state[parameter]
+                arrays |= {f"adam.{name}.{n}": v for n, v in moments.items()}
+            arrays |= {f"objective.{n}": t for n, t in plan.objective.state().items()}
         return arrays, text
 
     def load(self, arrays: Mapping[str, Tensor], text: Mapping[str, str]) -> None:
@@ -378,16 +328,20 @@ class Trainer:
             self.unit_index, self.step = int(text["unit_index"]), int(text["step"])
             self.history.load(text["history"])
             self.network.units[0].fence.ledger.load(json.loads(text["ledger"]))
-            self._unit = _UnitState(stored_epoch=int(text["stored_epoch"]))
-            for name, value in _under(arrays, "unit.").items():
-                setattr(self._unit, name, value)
+            self._optimiser = self._captures = self._weights = self._start = None
             if text["begun"] == "1":
-                self._load_optimiser(arrays)
+                self._load_unit(arrays, text)
         except KeyError as error:
             raise CheckpointError(f"the checkpoint lacks {error}; it is of another run.") from None
 
-    def _load_optimiser(self, arrays: Mapping[str, Tensor]) -> None:
+    def _load_unit(self, arrays: Mapping[str, Tensor], text: Mapping[str, str]) -> None:
         unit, plan, key = self._now
+        store = _under(arrays, "unit.")
+        self._weights, self._start = store.get("weights"), store["start"]
+        self._captures = self._new_captures()
+        self._captures.epoch = int(text["captured_epoch"])
+        self._captures.readings = store.get("readings")
+        self._captures.before = store.get("before", self._captures.before)
         plan.objective.begin(unit.width, self.data.classes, key.child("objective"))
         plan.objective.load(_under(arrays, "objective."))
         self._optimiser = _adam(unit, plan)
