@@ -36,7 +36,7 @@ def wanted() -> str:
 
 def set_up() -> None:
     """Make .venv with the pinned versions unless it is there already."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - the user may start it with any python3
         sys.exit(f"pib-twin needs Python 3.11 or newer, this is {sys.version.split()[0]}.")
     if STAMP.is_file() and STAMP.read_text() == wanted():
         return

@@ -43,7 +43,7 @@ def save(folder: Path, arrays: Mapping[str, Tensor], text: Mapping[str, str]) ->
     for name, tensor in arrays.items():
         if name.startswith(BULKY):
             blocks[name.replace("/", "_")] = {name: tensor}
-    known = _manifest(folder)["blocks"] if (folder / MANIFEST).exists() else {}
+    known = _known_blocks(folder)
     entries = {b: _write_block(folder, b, tensors, known.get(b)) for b, tensors in blocks.items()}
     manifest = {"format": FORMAT, "blocks": entries, "text": dict(text)}
     body = json.dumps(manifest, indent=1, sort_keys=True)
@@ -53,6 +53,14 @@ def save(folder: Path, arrays: Mapping[str, Tensor], text: Mapping[str, str]) ->
     for path in folder.glob("*.safetensors"):
         if path.name not in keep:
             path.unlink()
+
+
+def _known_blocks(folder: Path) -> dict:
+    """Blocks of the checkpoint in `folder`; none if it is absent or damaged."""
+    try:
+        return _manifest(folder)["blocks"]
+    except CheckpointError:
+        return {}
 
 
 def _write_block(
@@ -155,6 +163,9 @@ def load_training(folder: Path, trainer: Trainer) -> dict[str, str]:
     trainer.load(arrays, _under(loaded.text, "trainer."))
     try:
         restore_devices(trainer.network, loaded)
+        for index, unit in enumerate(trainer.network.units):
+            if not unit.fence.capabilities.restorable:
+                trainer.write_again(index)
     except (KeyError, ValueError) as error:
         if isinstance(error, PibTwinError):
             raise

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pib.unit import Record, Unit, feature
-from twin.errors import ConfigError
+from twin.errors import CheckpointError, ConfigError
 from twin.key import Key
 
 
@@ -100,7 +100,17 @@ class Network:
         return state | {"scales": torch.tensor(self.scales, dtype=torch.float64)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Put parameters and constants back (not what is on the devices)."""
+        """Put parameters and constants back (not what is on the devices).
+
+        Raises CheckpointError, nothing changed, if the shapes are of another network.
+        """
+        for name, own in self.state().items():
+            if name not in state or state[name].shape != own.shape:
+                got = tuple(state[name].shape) if name in state else "nothing"
+                raise CheckpointError(
+                    f"network: {name} has shape {tuple(own.shape)}, the checkpoint has {got}; "
+                    "it is of another network."
+                )
         for unit in self.units:
             for name, parameter in unit.parameters.items():
                 parameter.copy_(state[f"parameter.{unit.name}.{name}"])

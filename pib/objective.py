@@ -204,7 +204,7 @@ def _check(features: Tensor, labels: Tensor, inputs: Tensor | None, beta: float)
         )
     if n < 2:
         raise ObjectiveError(f"objective: a batch needs at least 2 samples, got {n}.")
-    if labels.dtype.is_floating_point or int(labels.min()) < 0:
+    if labels.dtype.is_floating_point or labels.dtype == torch.bool or int(labels.min()) < 0:
         raise ObjectiveError("objective: labels must be integers >= 0.")
     if bool((labels == labels[0]).all()):
         raise ObjectiveError(
@@ -215,5 +215,7 @@ def _check(features: Tensor, labels: Tensor, inputs: Tensor | None, beta: float)
         raise ObjectiveError("objective: the features hold a NaN or infinite value.")
     if inputs is not None and len(inputs) != n:
         raise ObjectiveError(f"objective: {len(inputs)} inputs for {n} features.")
+    if inputs is not None and not bool(torch.isfinite(inputs).all()):
+        raise ObjectiveError("objective: the inputs hold a NaN or infinite value.")
     if beta and inputs is None:
         raise ObjectiveError("objective: beta > 0 needs the inputs (I(X;Z)).")

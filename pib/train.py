@@ -104,6 +104,7 @@ class Trainer:
         self._optimiser: torch.optim.Adam | None = None
         self._rows: tuple[tuple[int, int], Tensor] | None = None
         self._per_epoch = [steps_per_epoch(data.labels, plan.batch) for plan in self.plans]
+        self._device_ahead = False
 
     @property
     def finished(self) -> bool:
@@ -122,13 +123,63 @@ class Trainer:
         return self.measured
 
     def advance(self) -> None:
-        """One training step of the unit whose turn it is."""
+        """One training step of the unit whose turn it is.
+
+        After an error the parameters are as before the step; calling again
+        writes them anew and repeats the step.
+        """
         if self._optimiser is None:
             self._begin()
-        self._train_step()
-        self.step += 1
+        if self.step < self.steps_of(self.unit_index):
+            self._whole_step()
         if self.step == self.steps_of(self.unit_index):
             self._end()
+
+    def _whole_step(self) -> None:
+        """One step or, on an error, none."""
+        if self._device_ahead:
+            self.write_again(self.unit_index)
+        undo = self._undo()
+        try:
+            self._train_step()
+        except BaseException:
+            undo()
+            self._device_ahead = True
+            raise
+        self.step += 1
+
+    def _undo(self) -> Callable[[], None]:
+        """What takes parameters, moments and constants back to the present."""
+        unit, plan, _ = self._now
+        optimiser = self._optimiser
+        assert optimiser is not None
+        parameters = {n: p.clone() for n, p in unit.parameters.items()}
+        moments = {
+            n: {k: v.clone() for k, v in optimiser.state[p].items()}
+            for n, p in unit.parameters.items()
+        }
+        constants = unit.constants()
+        objective = {n: t.clone() for n, t in plan.objective.state().items()}
+
+        def undo() -> None:
+            for name, parameter in unit.parameters.items():
+                parameter.copy_(parameters[name])
+                optimiser.state[parameter] = moments[name]
+            unit.load_constants(constants)
+            plan.objective.load(objective)
+
+        return undo
+
+    def write_again(self, index: int) -> None:
+        """Repeat the last write to unit `index`, for a device that has lost it."""
+        begun = self._optimiser is not None
+        if index > self.unit_index or (index == self.unit_index and not begun):
+            return  # it was never written
+        steps = self.step if index == self.unit_index else self.steps_of(index)
+        key = self.key.child("unit", index)
+        write = ("step", steps - 1, "write") if steps else ("deploy", "start")
+        self.network.units[index].deploy(key.child(*write), phase="resume")
+        self._device_ahead = False
 
     # -- one unit ---------------------------------------------------------
 
@@ -182,10 +233,11 @@ class Trainer:
             unit.calibrate(record.drive, key=here.child("range"))
         self._count_digital(unit, len(rows))
         self.last = verdict
-        if recording:
-            self._write_record(verdict, record)
+        # Rows are written last: nothing after them can fail and leave half a step.
         if self._due(self.PROBES_PER_UNIT, total):
             self._probe(here.child("probe"))
+        if recording:
+            self._write_record(verdict, record)
 
     def _due(self, times: int, total: int) -> bool:
         """True on about `times` evenly spread steps, the last among them."""
@@ -328,7 +380,8 @@ class Trainer:
             self.unit_index, self.step = int(text["unit_index"]), int(text["step"])
             self.history.load(text["history"])
             self.network.units[0].fence.ledger.load(json.loads(text["ledger"]))
-            self._optimiser = self._captures = self._weights = self._start = None
+            self._optimiser = self._captures = self._weights = self._start = self._rows = None
+            self._device_ahead = False
             if text["begun"] == "1":
                 self._load_unit(arrays, text)
         except KeyError as error:

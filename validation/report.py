@@ -17,6 +17,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from twin.errors import DataError
+from twin.files import write_atomic
 from validation import diagram, figures, maps
 from validation import summary as summaries
 from validation.maps import Method
@@ -52,7 +53,7 @@ def write_report(folder: Path | str, method: Method = "pca") -> Path:
     )  # fmt: skip
     page = environment.get_template(FILE).render(context)
     path = folder / FILE
-    summaries.write_atomic(path, page.encode())
+    write_atomic(path, page.encode())
     return path
 
 

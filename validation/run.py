@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +35,7 @@ from validation.experiment import (
     seen_by_readout,
     tensors,
 )
-from validation.references import cache_folder, prepared, references
+from validation.references import TITLES, cache_folder, prepared, references
 from validation.summary import Figure, Summary, binomial_error
 
 CHECKPOINT = "checkpoint"
@@ -160,17 +163,48 @@ def _train(job: Job, trainer: Trainer, clock: _Stopwatch, watcher: Watcher) -> N
     def save() -> None:
         checkpoint.save_training(folder, trainer, {"wall_seconds": f"{clock.seconds:.3f}"})
 
-    try:
+    with _interrupt_between_steps() as check:
         while not trainer.finished:
             trainer.advance()
-            watcher.step(trainer)
+            try:
+                watcher.step(trainer)
+                check()
+            except KeyboardInterrupt:
+                save()
+                raise
             if time.monotonic() - saved_at > CHECKPOINT_SECONDS or trainer.unit_index != unit:
                 save()
                 saved_at, unit = time.monotonic(), trainer.unit_index
-    except KeyboardInterrupt:
         save()
-        raise
-    save()
+
+
+@contextmanager
+def _interrupt_between_steps() -> Iterator[Callable[[], None]]:
+    """Hold Ctrl-C back until the yielded function is called.
+
+    Half a step in a checkpoint could not be repeated bit for bit. A second
+    Ctrl-C acts at once and leaves the last checkpoint as it is.
+    """
+    asked = False
+
+    def note(number: int, frame: object) -> None:  # noqa: ARG001
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check  # signals reach the main thread only
+        return
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, previous or signal.default_int_handler)
 
 
 @dataclass(frozen=True)
@@ -302,7 +336,14 @@ def _facts(job: Job, trainer: Trainer, found: Any, notes: dict[str, str]) -> dic
     if found is None:
         facts["references_off"] = True
     else:
-        facts["references"] = vars(found)
+        facts["references"] = {
+            title: {
+                "accuracy": getattr(found, name),
+                "standard_error": binomial_error(getattr(found, name), len(job.data.test_y)),
+                "n": len(job.data.test_y),
+            }
+            for name, title in TITLES.items()
+        }
     return facts
 
 

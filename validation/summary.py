@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from twin.errors import ConfigError, DataError
+from twin.files import write_atomic
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -148,7 +149,9 @@ class Summary:
 
         table = Table(title="Figures", title_justify="left")
         for name in ("figure", "value", "± s.e.", "unit", "bound", "holds", "n", "seeds"):
-            table.add_column(name, justify="left" if name in ("figure", "unit") else "right")
+            side: Literal["left", "right"] = "left" if name in ("figure", "unit") else "right"
+            # A name that is cut short cannot be looked up: let others wrap.
+            table.add_column(name, justify=side, no_wrap=name == "figure")
         for figure in self.figures:
             style = {True: "green", False: "bold red", None: ""}[figure.holds]
             table.add_row(*cells(figure), style=style)
@@ -250,23 +253,3 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return str(value)
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Replace the file at `path` in one step that survives a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -261,6 +261,8 @@ def test_gradients_are_off_inside_and_none_comes_out() -> None:
         assert not measured.values.requires_grad
         assert not any(e.requires_grad for e in measured.extra.values())
     assert scripted.grad_modes == [False, False]
+    reached = (*scripted.settings, *scripted.drives)
+    assert not any(isinstance(given, Tensor) and given.requires_grad for given in reached)
 
 
 def test_a_backend_that_leaks_on_purpose_leaks_nothing() -> None:
@@ -376,18 +378,30 @@ def test_a_device_that_never_acts_is_given_up_after_the_retries() -> None:
 
 def test_a_driver_that_spoils_its_input_and_refuses_gets_the_right_one_again() -> None:
     class Spoiler(Scripted):
-        def forward(self, drive: Values, *, key: Key, **options: Any) -> Reading:
-            assert isinstance(drive, Tensor)
-            if not self.drives:
-                self.drives.append(drive.zero_())
+        calls = 0
+
+        def spoil(self, given: Values) -> None:
+            assert isinstance(given, Tensor)
+            self.calls += 1
+            if self.calls % 2:
+                given.zero_()
                 raise DeviceUnavailable("busy")
+
+        def program(self, setting: Values, *, key: Key) -> Written:
+            self.spoil(setting)
+            return super().program(setting, key=key)
+
+        def forward(self, drive: Values, *, key: Key, **options: Any) -> Reading:
+            self.spoil(drive)
             return super().forward(drive, key=key, **options)
 
     backend = Spoiler()
-    fenced(backend).forward(drive(), key=Key(0))
-    second = backend.drives[1]
-    assert isinstance(second, Tensor)
-    assert torch.equal(second, drive())
+    fence = fenced(backend)
+    fence.program(weights(), key=Key(0))
+    fence.forward(drive(), key=Key(0))
+    for got, sent in ((backend.settings, weights()), (backend.drives, drive())):
+        assert isinstance(got[0], Tensor)
+        assert torch.equal(got[0], sent)
 
 
 def test_an_unknown_outcome_is_never_tried_again() -> None:

@@ -120,6 +120,14 @@ def test_what_is_recorded_is_the_input_before_the_call() -> None:
     assert torch.equal(device.recording.calls[0].inputs["setting"], weights())
 
 
+def test_what_is_recorded_is_the_answer_as_it_was_given() -> None:
+    device = Recorded(Healthy(Key(3)))
+    codes = device.forward(drive(), key=Key(0)).codes
+    kept = codes.clone()
+    codes.fill_(99)
+    assert torch.equal(device.recording.calls[0].answer.codes, kept)
+
+
 # ---- strictness ------------------------------------------------------------
 
 

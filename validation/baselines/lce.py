@@ -71,5 +71,4 @@ class LocalCrossEntropy:
             tensor.copy_(state[f"layer.{name}"])
             head = f"adam.{name}."
             moments = {n[len(head) :]: v.clone() for n, v in state.items() if n.startswith(head)}
-            if moments:
-                self._optimiser.state[tensor] = moments
+            self._optimiser.state[tensor] = moments
