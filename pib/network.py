@@ -19,17 +19,21 @@ class Network:
 
     skip: a later unit is driven by [feature before it, image], else by the
     feature alone. scales: for each unit, the feature value that is sent as a
-    full drive; set once the unit is trained (`calibrate_link`).
+    full drive; set once the unit is trained (`calibrate_link`). copies: how
+    often the features before it are repeated in each unit's drive: on a
+    modulator, what fills few pixels beside a whole image is hardly seen.
     """
 
     units: Sequence[Unit]
     skip: bool = True
     scales: list[float] = field(default_factory=list)
+    copies: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if not self.units:
             raise ConfigError("a network needs at least one unit.")
         self.scales = self.scales or [1.0] * len(self.units)
+        self.copies = self.copies or [1] * len(self.units)
 
     def drive(self, index: int, images: Tensor, before: Tensor | None) -> Tensor:
         """The drive of unit `index`, within [0, 1].
@@ -40,6 +44,7 @@ class Network:
         if before is None or index == 0:
             return images
         scaled = (before / self.scales[index - 1]).clamp(0.0, 1.0)
+        scaled = scaled.repeat(1, self.copies[index])
         return torch.cat([scaled, images], 1) if self.skip else scaled
 
     def chain(

@@ -34,15 +34,19 @@ seeds = st.integers(0, 2**32)
 
 
 class Watched(Fence):
-    """A fence that keeps what it handed out."""
+    """A fence that keeps what it hands out, and is a witness of the first property."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.measured: list[Measured] = []
 
     def forward(self, *given: Any, **named: Any) -> Measured:
-        self.measured.append(super().forward(*given, **named))
-        return self.measured[-1]
+        measured = super().forward(*given, **named)
+        for values in (measured.values, *measured.extra.values()):
+            assert not values.requires_grad, "a reading requires grad"
+            assert values.grad_fn is None, "a reading has a graph"
+        self.measured.append(measured)
+        return measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +94,7 @@ def trainer_of(units: list[Unit], law: Physics, seed: int) -> Trainer:
     )  # fmt: skip
     plan = Plan(
         objective=InformationBottleneck(alpha=2), epochs=2, batch=12, warm_up=1, rate=0.05,
-        range_every=2, hard_offset=0.1,
+        range_every=2,
     )  # fmt: skip
     return Trainer(Network(units), [plan] * len(units), data, key=Key(seed))
 
@@ -129,10 +133,8 @@ def check_no_reading_requires_grad(law: Physics, seed: int, **kind: Any) -> None
     for machinery in MACHINERIES:
         outcome = trained(of(machinery, law), law, seed, **kind)
         assert outcome.measured
-        for measured in outcome.measured:
-            for values in (measured.values, *measured.extra.values()):
-                assert not values.requires_grad
-                assert values.grad_fn is None
+        # Nor later: a backend may turn on what it still holds.
+        assert not any(m.values.requires_grad for m in outcome.measured)
         assert not any(t.requires_grad for t in flat(outcome.steps))
 
 
@@ -203,7 +205,7 @@ def process_state() -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "threads": torch.get_num_threads(),
         "torch generator": torch.get_rng_state().tolist(),
-        "numpy generator": repr(np.random.get_state()),
+        "numpy generator": repr(np.random.get_state()),  # noqa: NPY002
         "python generator": random.getstate(),
         "numpy errors": np.geterr(),
     }
@@ -225,9 +227,7 @@ def test_the_process_after_every_step_is_as_before(
 
 # ---- trainers that cheat, and the properties that catch them ---------------
 
-BENT = Physics(
-    inputs=5, outputs=4, curve="tanh", gain=1.5, disturb=0.0, noise=0.0, seed=11
-)  # fmt: skip
+BENT = Physics(inputs=5, outputs=4, curve="tanh", gain=1.5, disturb=0.0, noise=0.0, seed=11)
 
 
 class Polite(IsomorphicUnit):
@@ -325,7 +325,7 @@ def test_a_cheat_that_calls_the_device_behind_the_fence_cannot_be_replayed() -> 
 
 
 def test_a_fence_that_leaks_a_graph_is_caught_by_the_first_property() -> None:
-    with pytest.raises((AssertionError, RuntimeError)):
+    with pytest.raises(AssertionError, match="requires grad"):
         check_no_reading_requires_grad(BENT, 3, fence=Leaky)
 
 

@@ -7,8 +7,8 @@ names the file's key, what was expected, what came, and the nearest known name.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -36,14 +36,25 @@ def build(kind: type[Config], options: Mapping[str, Any], where: str) -> Config:
 def _line(kind: type, finding: Any, where: str) -> str:
     path = ".".join([where, *map(str, finding["loc"])])
     if finding["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        name = str(finding["loc"][-1])
-        known = field_names(kind) if len(finding["loc"]) == 1 else []
-        return f"{path}: unknown key. {nearest(name, known) if known else 'Remove it.'}"
+        *above, name = finding["loc"]
+        known = field_names(_table_at(kind, above))
+        return f"{path}: unknown key. {nearest(str(name), known) if known else 'Remove it.'}"
     return f"{path}: {finding['msg']}, got {finding['input']!r}."
 
 
-def field_names(kind: type) -> list[str]:
-    """Names of the fields of a dataclass or pydantic model."""
+def _table_at(kind: Any, path: Sequence[str | int]) -> Any:
+    """The type of the table that a path of keys and positions leads to."""
+    for part in path:
+        if isinstance(part, int):
+            kind = next((a for a in get_args(kind) if a is not Ellipsis), None)
+        else:
+            field = getattr(kind, "model_fields", {}).get(part)
+            kind = None if field is None else field.annotation
+    return kind
+
+
+def field_names(kind: Any) -> list[str]:
+    """Names of the fields of a dataclass or pydantic model, else none."""
     if dataclasses.is_dataclass(kind):
         return [f.name for f in dataclasses.fields(kind)]
     return list(getattr(kind, "model_fields", {}))

@@ -31,6 +31,7 @@ def main(
     def make() -> MinimalBackend:
         return open_backend(name, key=Key(seed), **chosen)
 
+    make().close()  # a misspelt name or option is an error, not 43 failures
     outcomes = conformance.run_checks(make, budget_seconds=budget_seconds)
     table = Table(title=f"{name}: conformance", title_justify="left")
     for column in ("check", "outcome", "why"):
@@ -42,8 +43,8 @@ def main(
     console.print(table)
     summary = Summary(command)
     for row in conformance.figures(outcomes):
-        row.pop("holds", None)
-        summary.add(Figure(**row))
+        row.pop("holds")  # computed from value and bound
+        summary.add(Figure(**{**row, "seeds": [seed]}))
     summary.extra = {
         "backend": name,
         "options": chosen,
@@ -51,7 +52,8 @@ def main(
     }
     if out is not None:
         summary.write(out)
-    console.print(summary.table())
+    totals = [f for f in summary.figures if not f.name.startswith("check/")]
+    console.print(Summary(command, totals).table())
     if any(o.status == "failed" for o in outcomes):
         raise typer.Exit(1)
     return summary

@@ -73,7 +73,8 @@ class UnitTable(_Table):
     """One unit. outputs: its features. clip_rms: weights are written in units
     of this many r.m.s. values; mask_constant: columns whose reading never
     changes are found and zeroed (both isomorphic). record_dropout: on the readings a
-    digital layer learns from (broken isomorphism). recapture: see pib.train.
+    digital layer learns from; feature_copies: how often the features before it
+    fill the modulator (both broken isomorphism). recapture: see pib.train.
     options: the backend's own configuration."""
 
     backend: str = "memristor"
@@ -85,6 +86,7 @@ class UnitTable(_Table):
     record_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_rms: Annotated[float, Field(gt=0)] = 4.0
     mask_constant: bool = False
+    feature_copies: Annotated[int, Field(ge=1, le=16)] = 1
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -132,6 +134,8 @@ class RunConfig(_Table):
         for index, unit in enumerate(self.unit):
             if unit.kind == "isomorphic" and unit.record_dropout:
                 raise ValueError(f"unit.{index}.record_dropout is for broken-isomorphism units")
+            if unit.kind == "isomorphic" and unit.feature_copies > 1:
+                raise ValueError(f"unit.{index}.feature_copies is for broken-isomorphism units")
         return self
 
 

@@ -62,10 +62,13 @@ def build_network(
     units: list[Unit] = []
     before = 0
     for index, table in enumerate(config.unit):
-        inputs = pixels if index == 0 else before + (pixels if config.network.skip else 0)
+        inputs = pixels
+        if index > 0:
+            inputs = before * table.feature_copies + (pixels if config.network.skip else 0)
         units.append(_unit(table, index, inputs, key, ledger, run_id))
         before = table.outputs
-    return Network(units, skip=config.network.skip)
+    copies = [table.feature_copies for table in config.unit]
+    return Network(units, skip=config.network.skip, copies=copies)
 
 
 def _unit(table: UnitTable, index: int, inputs: int, key: Key, ledger: Ledger, run_id: str) -> Unit:

@@ -226,7 +226,7 @@ def test_an_achieved_setting_must_be_finite() -> None:
             nothing = {"weights": torch.full((INPUTS, OUTPUTS), float("nan"))}
             return replace(super().program(setting, key=key), achieved=nothing)
 
-    with pytest.raises(ReadingError, match="achieved weights"):
+    with pytest.raises(ReadingError, match="achieved 'weights'"):
         fenced(Lost(Key(3))).program(weights(), key=Key(0))
 
 
