@@ -99,10 +99,12 @@ class ReadoutTable(_Table):
 
 
 class ReferencesTable(_Table):
-    """Learning rates of the rivals, tuned with as many trials as PIB's."""
+    """Learning rates of the rivals, tuned with as many trials as PIB's.
+    converged_epochs: a second, long backpropagation run, none if absent."""
 
     backprop_rate: Annotated[float, Field(gt=0, le=1)] = 3e-3
     local_cross_entropy_rate: Annotated[float, Field(gt=0, le=1)] = 3e-3
+    converged_epochs: Annotated[int, Field(ge=1)] | None = None
 
 
 class QuickTable(_Table):

@@ -48,6 +48,7 @@ class References:
     accuracy_local_cross_entropy: float
     accuracy_linear_on_physics: float
     accuracy_untrained: float
+    accuracy_backprop_converged: float | None = None
 
 
 TITLES = {
@@ -57,6 +58,7 @@ TITLES = {
     "accuracy_local_cross_entropy": "local cross-entropy, same schedule as PIB",
     "accuracy_linear_on_physics": "linear readout on the raw physics",
     "accuracy_untrained": "untrained network",
+    "accuracy_backprop_converged": "backpropagation in the computer, trained long",
 }
 """What the report calls each figure."""
 
@@ -83,6 +85,11 @@ def references(
     local = local_cross_entropy(config, data, key=key)
     say("reference: untrained")
     untrained, raw = untrained_network(config, data, key=key)
+    converged = None
+    if config.references.converged_epochs is not None:
+        say("reference: backpropagation, trained long")
+        epochs = config.references.converged_epochs
+        _, converged = backprop_digital(config, data, key=key, epochs=epochs)
     found = References(
         accuracy_backprop_digital=digital,
         accuracy_backprop_deployed=deployed.own_head,
@@ -90,6 +97,7 @@ def references(
         accuracy_local_cross_entropy=local,
         accuracy_linear_on_physics=raw,
         accuracy_untrained=untrained,
+        accuracy_backprop_converged=converged,
     )
     if path is not None:
         write_atomic(path, json.dumps(asdict(found)).encode())

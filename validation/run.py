@@ -292,7 +292,7 @@ def _summary(
     figures = {"accuracy": accuracy}
     figures |= {f"accuracy_unit_{i + 1}": result.accuracies[u] for i, u in enumerate(names[:-1])}
     if found is not None:
-        figures |= vars(found)
+        figures |= {n: v for n, v in vars(found).items() if v is not None}
     rows = [
         Figure(name, value, n=n, standard_error=binomial_error(value, n), seeds=[job.seed])
         for name, value in figures.items()
@@ -343,6 +343,7 @@ def _facts(job: Job, trainer: Trainer, found: Any, notes: dict[str, str]) -> dic
                 "n": len(job.data.test_y),
             }
             for name, title in TITLES.items()
+            if getattr(found, name) is not None
         }
     return facts
 

@@ -213,3 +213,25 @@ def test_information_about_unbalanced_classes_can_be_negative_at_alpha_three() -
         for b in (label_matrix(torch.arange(10) < k) for k in range(1, 10))
     )
     assert lowest < -0.01
+
+
+@pytest.mark.parametrize(
+    ("dtype", "floor"), [(torch.float64, 1e-10), (torch.float32, 1e-9)], ids=["64 bits", "32 bits"]
+)
+@pytest.mark.parametrize("alpha", [0.5, 1.01])
+def test_an_eigenvalue_of_zero_keeps_the_slope_it_has_at_the_floor(
+    dtype: torch.dtype, floor: float, alpha: float
+) -> None:
+    """Clamped away, the part that is common to all eigenvalues would not cancel."""
+    n = 6
+    alike = torch.full((n, n), 1 / n, dtype=dtype)
+    _, gradient = entropy_and_gradient(alike, alpha)
+    aside = torch.tensor([1.0, -1.0, 0, 0, 0, 0], dtype=torch.float64) / math.sqrt(2)
+    found = float(aside @ gradient.double() @ aside)
+    # Near alpha = 1 the spectrum is found in float64 whatever comes in.
+    floor = 1e-10 if alpha == 1.01 else floor
+    trace = 1 + (n - 1) * floor**alpha
+    expected = alpha / ((1 - alpha) * math.log(2)) * floor ** (alpha - 1) / trace
+    # A zero is rounded to 1e-8 at most in float32, which is above its floor.
+    rounded = dtype == torch.float32
+    assert 0.2 < found / expected < 1.01 if rounded else found == pytest.approx(expected, rel=1e-6)
