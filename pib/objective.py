@@ -35,14 +35,31 @@ class Verdict:
     kernel_mean: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """When in a unit's training: the learning rate now, progress 0 to 1."""
+
+    rate: float = 0.0
+    progress: float = 0.0
+
+
+START = Moment()
+
+
 class Objective(Protocol):
-    """A local loss. Stateless ones leave begin, state and load empty."""
+    """A local loss. Stateless ones leave begin, state and load empty.
+
+    verdict: what to learn from a batch, at this moment of the training.
+    measure: the same batch by a fixed yardstick, for the record; learns nothing.
+    """
 
     def begin(self, width: int, classes: int, key: Key) -> None: ...
 
     def verdict(
-        self, features: Tensor, labels: Tensor, inputs: Tensor | None, rate: float
+        self, features: Tensor, labels: Tensor, inputs: Tensor | None, moment: Moment
     ) -> Verdict: ...
+
+    def measure(self, features: Tensor, labels: Tensor, inputs: Tensor | None) -> Verdict: ...
 
     def state(self) -> dict[str, Tensor]: ...
 
@@ -56,18 +73,22 @@ class InformationBottleneck:
     alpha: order of the entropy (0.5 trains best, 2 is fastest, 1.01 shows
     compression). beta: weight of I(X;Z); it helps only with narrow kernels.
     sigma, sigma_input: kernel widths in units of the r.m.s. distance from the
-    mean, so that squared distances average 2.
+    mean, so that squared distances average 2. sigma_end: the width of the
+    features' kernel shrinks linearly to this during a unit's training, so that
+    it ends on the pairs that are still close; None keeps it.
     """
 
     alpha: float = 0.5
     beta: float = 0.0
     sigma: float = 1.4
+    sigma_end: float | None = None
     sigma_input: float = 1.4
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "sigma", "sigma_input"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"objective.{name}: must be > 0, got {getattr(self, name)}.")
+        for name in ("alpha", "sigma", "sigma_end", "sigma_input"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"objective.{name}: must be > 0, got {value}.")
 
     def begin(self, width: int, classes: int, key: Key) -> None:
         """Nothing to prepare."""
@@ -83,7 +104,7 @@ class InformationBottleneck:
         features: Tensor,
         labels: Tensor,
         inputs: Tensor | None,
-        rate: float = 0.0,  # noqa: ARG002 - only objectives that learn need it
+        moment: Moment = START,
     ) -> Verdict:
         """Loss and gradient for features (n, d) and labels (n,), integers.
 
@@ -91,10 +112,11 @@ class InformationBottleneck:
         given I(X;Z) is reported. Raises ObjectiveError for a batch smaller
         than two, of one class, with other lengths, or not finite.
         """
+        sigma = self._width(moment)
         _check(features, labels, inputs, self.beta)
         order = _class_order(labels)
         points, undo = _standardised(features)
-        gram = gaussian_gram(points, self.sigma)
+        gram = gaussian_gram(points, sigma)
         n = len(gram)
         total, slope_total = entropy_and_gradient(gram / n, self.alpha)
         joint, slope_joint = _label_joint(gram, labels, order, self.alpha)
@@ -107,7 +129,7 @@ class InformationBottleneck:
             if self.beta:
                 slope = slope + self.beta * slope_xz
         loss = -information_yz + self.beta * (information_xz or 0.0)
-        at_points = _through_gram(slope / n, gram, points, self.sigma)
+        at_points = _through_gram(slope / n, gram, points, sigma)
         return Verdict(
             loss=loss,
             gradient=undo(at_points),
@@ -115,6 +137,14 @@ class InformationBottleneck:
             information_xz=information_xz,
             kernel_mean=float((gram.sum() - n) / (n * (n - 1))),
         )
+
+    def measure(self, features: Tensor, labels: Tensor, inputs: Tensor | None) -> Verdict:
+        """The verdict at the width of the start, so that bits stay comparable."""
+        return self.verdict(features, labels, inputs)
+
+    def _width(self, moment: Moment) -> float:
+        end = self.sigma if self.sigma_end is None else self.sigma_end
+        return self.sigma + (end - self.sigma) * moment.progress
 
     def _input_information(
         self, gram: Tensor, inputs: Tensor, total: float, slope_total: Tensor

@@ -19,7 +19,7 @@ from pib.augment import Augment
 from pib.capture import Captures, Recapture, with_dropout
 from pib.history import History, ridge_probe
 from pib.network import Network
-from pib.objective import Objective, Verdict
+from pib.objective import Moment, Objective, Verdict
 from pib.readout import hard_example_weights, train_readout
 from pib.rule import rectified, warmed_cosine
 from pib.sampling import balanced_epoch, steps_per_epoch
@@ -219,12 +219,14 @@ class Trainer:
         record, images = self._batch_record(rows, here)
         pre_activation = unit.pre_activation(record)
         total = self.steps_of(self.unit_index)
-        recording = self._due(self.RECORDS_PER_UNIT, total)
-        wants_input = recording or getattr(plan.objective, "beta", 0.0) > 0
+        labels, z = self.data.labels[rows], rectified(pre_activation)
+        noted = None
+        if self._due(self.RECORDS_PER_UNIT, total):
+            noted = plan.objective.measure(z, labels, images)
         rate = warmed_cosine(self.step, total, plan.rate, plan.warm_up)
-        verdict = plan.objective.verdict(
-            rectified(pre_activation), self.data.labels[rows], images if wants_input else None, rate
-        )
+        moment = Moment(rate=rate, progress=self.step / total)
+        inputs = images if getattr(plan.objective, "beta", 0.0) > 0 else None
+        verdict = plan.objective.verdict(z, labels, inputs, moment)
         gradients = unit.gradients(record, pre_activation, verdict.gradient)
         self._update(unit, gradients, rate)
         unit.deploy(here.child("write"))
@@ -236,8 +238,8 @@ class Trainer:
         # Rows are written last: nothing after them can fail and leave half a step.
         if self._due(self.PROBES_PER_UNIT, total):
             self._probe(here.child("probe"))
-        if recording:
-            self._write_record(verdict, record)
+        if noted is not None:
+            self._write_record(noted, record)
 
     def _due(self, times: int, total: int) -> bool:
         """True on about `times` evenly spread steps, the last among them."""

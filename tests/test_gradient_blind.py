@@ -24,7 +24,6 @@ from pib.rule import outer_product
 from pib.train import Plan, Trainer, TrainingData
 from pib.unit import DigitalLayerUnit, IsomorphicUnit, Record, Unit
 from tests.backends import MACHINERIES, Machinery, Made, Physics, Poison, physics
-from twin.backend import Port
 from twin.fence import Fence, Measured
 from twin.key import Key
 from twin.wrap import Recorded, Replayed
@@ -36,12 +35,15 @@ seeds = st.integers(0, 2**32)
 class Watched(Fence):
     """A fence that keeps what it hands out, and is a witness of the first property."""
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
+    def __init__(self, backend: Any, **named: Any) -> None:
+        super().__init__(backend, **named)
+        self.raw = backend
         self.measured: list[Measured] = []
 
     def forward(self, *given: Any, **named: Any) -> Measured:
-        measured = super().forward(*given, **named)
+        return self.witnessed(super().forward(*given, **named))
+
+    def witnessed(self, measured: Measured) -> Measured:
         for values in (measured.values, *measured.extra.values()):
             assert not values.requires_grad, "a reading requires grad"
             assert values.grad_fn is None, "a reading has a graph"
@@ -240,8 +242,7 @@ class Polite(IsomorphicUnit):
         self, record: Record, pre_activation: Tensor, gradient: Tensor
     ) -> dict[str, Tensor]:
         local = outer_product(record.drive, pre_activation, gradient)
-        backend: Any = self.fence._backend
-        device = getattr(backend, "_driver", backend)
+        device = self.fence.raw  # type: ignore[attr-defined]
         Polite.asks += 1
         try:
             with torch.enable_grad():
@@ -260,8 +261,7 @@ class Secretive(Polite):
     def gradients(
         self, record: Record, pre_activation: Tensor, gradient: Tensor
     ) -> dict[str, Tensor]:
-        device: Any = self.fence._backend
-        device = getattr(device, "_driver", device)
+        device = self.fence.raw  # type: ignore[attr-defined]
         seen = len(device.grad_modes)
         found = super().gradients(record, pre_activation, gradient)
         del device.grad_modes[seen:]
@@ -274,8 +274,7 @@ class Rude(IsomorphicUnit):
     def gradients(
         self, record: Record, pre_activation: Tensor, gradient: Tensor
     ) -> dict[str, Tensor]:
-        backend: Any = self.fence._backend
-        device = getattr(backend, "_driver", backend)
+        device = self.fence.raw  # type: ignore[attr-defined]
         with torch.enable_grad():
             codes = device.forward(record.drive.clone(), key=Key(0)).codes
         (true,) = torch.autograd.grad(codes, device.weights, gradient * (pre_activation > 0))
@@ -285,9 +284,14 @@ class Rude(IsomorphicUnit):
 class Leaky(Watched):
     """A fence that forgets to cut the graph."""
 
-    def _decoded(self, codes: Any, port: Port, lead: tuple[int, ...], ratio: Any) -> Tensor:
+    def forward(self, *given: Any, **named: Any) -> Measured:
+        named.pop("phase", None)
         with torch.enable_grad():
-            return port.decode(torch.as_tensor(codes), ratio).clone()
+            reading = self.raw.forward(*given, **named)
+        values = self.capabilities.readings[0].decode(reading.codes, reading.ratio)
+        return self.witnessed(
+            Measured(values=values, saturated=0.0, state_version=0, clock_s=0.0, extra={})
+        )
 
 
 def test_a_polite_cheat_is_caught_by_same_numbers_same_learning() -> None:

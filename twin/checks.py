@@ -98,8 +98,8 @@ def decoded(
         )
     ratio = ratio.detach() if isinstance(ratio, Tensor) else ratio
     require_finite(torch.as_tensor(ratio), f"{where}: range of {port.name!r}")
-    # clone: a driver may reuse its buffer for the next frame.
-    return port.decode(codes, ratio).clone()
+    # A copy, since a driver may reuse its buffer; on the CPU, wherever it computed.
+    return port.decode(codes, ratio).to("cpu", copy=True)
 
 
 def dial_value(dial: Dial, value: Any, where: str) -> Any:

@@ -123,5 +123,7 @@ def _spoilt(reading: Reading, fault: str, capabilities: Capabilities) -> Reading
     if fault == "dtype":
         return replace(reading, codes=codes.to(torch.float64))
     bad = float("nan") if fault == "nan" and not port.is_coded else port.code_high + 1
+    if port.is_coded and bad > torch.iinfo(codes.dtype).max:
+        codes = codes.to(torch.int64)  # no such code exists in the port's own dtype
     codes.view(-1)[0] = bad
     return replace(reading, codes=codes)

@@ -41,11 +41,12 @@ class AugmentTable(_Table):
 
 class ObjectiveTable(_Table):
     """The loss -I(Y;Z) + beta I(X;Z). sigma is in units of the r.m.s. distance
-    of a feature from the batch mean."""
+    of a feature from the batch mean; it shrinks to sigma_end in training."""
 
     alpha: Annotated[float, Field(gt=0, le=10)] = 0.5
     beta: Annotated[float, Field(ge=0, le=10)] = 0.0
     sigma: Annotated[float, Field(gt=0, le=100)] = 1.4
+    sigma_end: Annotated[float, Field(gt=0, le=100)] | None = None
     sigma_input: Annotated[float, Field(gt=0, le=100)] = 1.4
 
 
@@ -129,7 +130,8 @@ class RunConfig(_Table):
     references: ReferencesTable = ReferencesTable()
     quick: QuickTable = QuickTable()
     bounds: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """Per data set: figure name to bound, e.g. accuracy = ">= 0.982"."""
+    """Figure name to bound, e.g. accuracy = ">= 0.982": per data set for means
+    over seeds, "folds" for means over folds, "single" for one run."""
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:

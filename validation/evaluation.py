@@ -23,7 +23,7 @@ from validation.summary import Figure, Summary, binomial_error, read
 
 @dataclass(frozen=True)
 class Trained:
-    """A run folder opened again: its network stands as it did at its end."""
+    """A run folder opened again: its network stands as before its test images."""
 
     config: RunConfig
     seed: int
@@ -94,7 +94,8 @@ def main(
             unit.fence.wait(after)
             for dial, value in parsed_options(dials).items():
                 unit.fence.adjust(dial, value, key=key.child("dial", dial))
-        features = network.features(data.test[0], key=key.child("test"))
+        # The run's own key: unless something was changed, its very readings.
+        features = network.features(data.test[0], key=Key(trained.seed).child("test"))
         accuracy = trained.readout.accuracy(seen_by_readout(trained.config, features), data.test[1])
     finally:
         network.close()

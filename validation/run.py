@@ -114,8 +114,11 @@ def run(job: Job, watcher: Watcher | None = None) -> Summary:
         _train(job, trainer, clock, watcher)
         training_seconds = clock.seconds
         watcher.say("measuring the test images")
+        # Before the test passes age the devices: whoever opens the run and
+        # measures with the same key finds the same readings.
+        devices = checkpoint.device_state(network)
         result = _measure(job, network, trainer.measured, data, key)
-        save_network(job.out, network, result.readout)
+        save_network(job.out, network, result.readout, devices)
         found = None
         if job.references:
             found = references(job.config, data, key=key, cache=cache_folder(), say=watcher.say)
@@ -257,12 +260,16 @@ def _curve(
     return note
 
 
-def save_network(folder: Path, network: Network, readout: Readout) -> None:
+def save_network(
+    folder: Path,
+    network: Network,
+    readout: Readout,
+    devices: tuple[dict[str, Tensor], dict[str, str]],
+) -> None:
     """Parameters, constants, device states and readout, for evaluate and export."""
     arrays = {f"network.{n}": t for n, t in network.state().items()}
     arrays |= {f"readout.{n}": t for n, t in readout.state().items()}
-    devices, text = checkpoint.device_state(network)
-    checkpoint.save(folder / "network", arrays | devices, text)
+    checkpoint.save(folder / "network", arrays | devices[0], devices[1])
 
 
 def _write_history(job: Job, trainer: Trainer, result: Result, data: Tensors, key: Key) -> None:

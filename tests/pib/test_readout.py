@@ -81,7 +81,7 @@ def test_few_samples_still_get_their_steps() -> None:
     assert seen == list(range(37))
 
 
-@given(seed=seeds, offset=st.floats(0.01, 2, width=32))
+@given(seed=seeds, offset=st.floats(0.01, 2))
 def test_hard_examples_weigh_more(seed: int, offset: float) -> None:
     z, y = blobs(seed)
     draw = Key(seed).child("w").torch()
@@ -91,10 +91,6 @@ def test_hard_examples_weigh_more(seed: int, offset: float) -> None:
     )  # fmt: skip
     weights = hard_example_weights(readout, z, y, offset)
     right = readout.probability_correct(z, y)
-    assert (
-        torch.equal(weights.argsort(stable=True), (-right).argsort(stable=True))
-        or (weights.sort().values.diff() >= 0).all()
-    )
     assert weights.min() >= offset - 1e-6 and weights.max() <= 1 + offset + 1e-6
     torch.testing.assert_close(weights + right, torch.full_like(right, 1 + offset))
 

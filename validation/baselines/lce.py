@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pib.objective import Verdict
+from pib.objective import START, Moment, Verdict
 from twin.key import Key
 
 
@@ -28,7 +28,7 @@ class LocalCrossEntropy:
         self._layer: dict[str, Tensor] = {}
         self._optimiser: torch.optim.Adam | None = None
 
-    def begin(self, width: int, classes: int, key: Key) -> None:  # noqa: ARG002
+    def begin(self, width: int, classes: int, key: Key) -> None:
         self._layer = {"weight": torch.zeros(width, classes), "bias": torch.zeros(classes)}
         self._optimiser = torch.optim.Adam(list(self._layer.values()), fused=True)
 
@@ -36,11 +36,23 @@ class LocalCrossEntropy:
         self,
         features: Tensor,
         labels: Tensor,
-        inputs: Tensor | None,  # noqa: ARG002
-        rate: float,
+        inputs: Tensor | None,
+        moment: Moment = START,
     ) -> Verdict:
         """Loss and gradient for features (n, d); then one step of the head."""
+        verdict, scaled, error = self._judged(features, labels)
         assert self._optimiser is not None
+        self._layer["weight"].grad, self._layer["bias"].grad = scaled.T @ error, error.sum(0)
+        self._optimiser.param_groups[0]["lr"] = moment.rate
+        self._optimiser.step()
+        return verdict
+
+    def measure(self, features: Tensor, labels: Tensor, inputs: Tensor | None) -> Verdict:
+        """Loss and gradient with the head as it is."""
+        return self._judged(features, labels)[0]
+
+    def _judged(self, features: Tensor, labels: Tensor) -> tuple[Verdict, Tensor, Tensor]:
+        """The verdict, the scaled features, and d loss / d logits."""
         weight, bias = self._layer["weight"], self._layer["bias"]
         scale = features.square().mean().clamp_min(1e-12).sqrt()
         scaled = features / scale
@@ -52,11 +64,7 @@ class LocalCrossEntropy:
         at_scaled = error @ weight.T
         # The scale depends on the features too: remove the part along them.
         along = (at_scaled * scaled).sum() / scaled.numel()
-        gradient = (at_scaled - scaled * along) / scale
-        weight.grad, bias.grad = scaled.T @ error, error.sum(0)
-        self._optimiser.param_groups[0]["lr"] = rate
-        self._optimiser.step()
-        return Verdict(loss=loss, gradient=gradient)
+        return Verdict(loss=loss, gradient=(at_scaled - scaled * along) / scale), scaled, error
 
     def state(self) -> dict[str, Tensor]:
         assert self._optimiser is not None
