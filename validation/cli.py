@@ -117,6 +117,23 @@ def bench(
 
 
 @app.command()
+def tune(
+    preset: Annotated[str, typer.Argument(help="A preset or a CONFIG.toml.")],
+    dataset: Annotated[str | None, typer.Option(help="Another data set.")] = None,
+    limit: Annotated[int, typer.Option(min=100, help="Training images.")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    data: Data = None,
+    out: Out = None,
+    jobs: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Three learning rates for PIB and for each rival, judged on validation."""
+    with _friendly():
+        from validation import tuning
+
+        tuning.main(preset, dataset, limit, seed, data, out, jobs, _typed())
+
+
+@app.command()
 def faults(
     out: Out = None,
     seeds: Annotated[int, typer.Option(min=1)] = 3,

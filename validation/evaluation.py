@@ -17,7 +17,7 @@ from validation import datasets
 from validation.config import RunConfig, parse_config_json
 from validation.console import console
 from validation.experiment import build_network, seen_by_readout, tensors
-from validation.run import CONFIG
+from validation.job import CONFIG
 from validation.summary import Figure, Summary, binomial_error, read
 
 

@@ -17,7 +17,8 @@ from validation import datasets, report
 from validation.config import RunConfig, load_config
 from validation.console import LiveWatcher, console
 from validation.datasets import Dataset
-from validation.run import Job, run
+from validation.job import Job
+from validation.run import run
 from validation.summary import Figure, Summary, mean_and_error
 
 ENOUGH_SEEDS = 3

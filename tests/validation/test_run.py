@@ -27,7 +27,8 @@ from validation.config import RunConfig, load_config, parse_config, presets
 from validation.evaluation import open_run
 from validation.experiment import seen_by_readout, tensors
 from validation.export import export
-from validation.run import Job, Silent, run
+from validation.job import Job, Silent
+from validation.run import run
 
 ROOT = Path(__file__).parent.parent.parent
 TOML = """
