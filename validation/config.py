@@ -71,7 +71,7 @@ class TrainingTable(_Table):
 
 
 class UnitTable(_Table):
-    """One unit. outputs: its features. clip_rms: weights are written in units
+    """One unit. outputs: its features. batch: instead of training.batch. clip_rms: weights are written in units
     of this many r.m.s. values; mask_constant: columns whose reading never
     changes are found and zeroed (both isomorphic). record_dropout: on the readings a
     digital layer learns from; feature_copies: how often the features before it
@@ -83,6 +83,7 @@ class UnitTable(_Table):
     outputs: Annotated[int, Field(ge=2)] = 128
     epochs: Annotated[int, Field(ge=1)] = 10
     rate: Annotated[float, Field(gt=0, le=1)] = 5e-3
+    batch: Annotated[int, Field(ge=4, le=5000)] | None = None
     recapture: Literal["never", "epoch", "batch"] = "batch"
     record_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_rms: Annotated[float, Field(gt=0)] = 4.0

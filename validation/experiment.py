@@ -100,7 +100,7 @@ def build_plans(
             objective=make(),
             epochs=table.epochs,
             rate=rate if rate is not None else table.rate,
-            batch=config.training.batch,
+            batch=table.batch or config.training.batch,
             warm_up=config.training.warm_up,
             augment=Augment(**config.augment.model_dump()),
             hard_offset=network.hard_offset if network.hard_examples else None,
