@@ -71,12 +71,16 @@ class TrainingTable(_Table):
 
 
 class UnitTable(_Table):
-    """One unit. outputs: its features. batch: instead of training.batch. clip_rms: weights are written in units
-    of this many r.m.s. values; mask_constant: columns whose reading never
-    changes are found and zeroed (both isomorphic). record_dropout: on the readings a
-    digital layer learns from; feature_copies: how often the features before it
-    fill the modulator (both broken isomorphism). recapture: see pib.train.
-    options: the backend's own configuration."""
+    """One unit.
+
+    outputs: its features. batch: instead of training.batch. recapture: see
+    pib.train. options: the backend's own configuration. Isomorphic units:
+    clip_rms: weights are written in units of this many r.m.s. values;
+    mask_constant: columns whose reading never changes are found and zeroed.
+    Broken-isomorphism units: record_dropout: on the readings the digital layer
+    learns from; feature_copies: how often the features before it fill the
+    modulator.
+    """
 
     backend: str = "memristor"
     kind: Literal["isomorphic", "broken-isomorphism"] = "isomorphic"
