@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import ref
 
 import torch
 from safetensors import SafetensorError
@@ -66,21 +67,46 @@ def _known_blocks(folder: Path) -> dict:
 def _write_block(
     folder: Path, name: str, tensors: Mapping[str, Tensor], known: Mapping[str, str] | None
 ) -> dict[str, str]:
-    stamp = _stamp(tensors)
+    """Write one block, unless it is bulky and the file is there already."""
     bulky = name != "state"
-    if bulky and known and known["stamp"] == stamp and (folder / known["file"]).exists():
-        return dict(known)
+    written = known if bulky and known and (folder / known["file"]).exists() else None
+    if written and _SEALS.of(tensors) == written["digest"]:
+        return dict(written)
     plain = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
     content = save_tensors(plain)
     seal = digest(content)
+    if bulky:
+        _SEALS.keep(tensors, seal)
     file = f"{name}-{seal[:16]}.safetensors"
-    write_atomic(folder / file, content)
-    return {"file": file, "digest": seal, "stamp": stamp}
+    if not (written and written["digest"] == seal):
+        write_atomic(folder / file, content)
+    return {"file": file, "digest": seal}
 
 
-def _stamp(tensors: Mapping[str, Tensor]) -> str:
-    """A cheap fingerprint: bulky tensors are replaced, never changed in place."""
-    return ";".join(f"{n}:{tuple(t.shape)}:{float(t.double().sum())!r}" for n, t in tensors.items())
+class _Seals:
+    """Digests of the bulky blocks this process has written or found.
+
+    By identity of the tensor and torch's count of in-place changes, so that an
+    unchanged block is neither read nor written; another object is hashed anew.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], tuple[ref[Tensor], int, str]] = {}
+
+    def of(self, tensors: Mapping[str, Tensor]) -> str | None:
+        """The digest of the block of one bulky tensor, where it is known."""
+        ((name, tensor),) = tensors.items()
+        found, version, seal = self._known.get((name, id(tensor)), (None, 0, None))
+        same = found is not None and found() is tensor and version == tensor._version
+        return seal if same else None
+
+    def keep(self, tensors: Mapping[str, Tensor], seal: str) -> None:
+        ((name, tensor),) = tensors.items()
+        self._known = {k: v for k, v in self._known.items() if v[0]() is not None}
+        self._known[name, id(tensor)] = (ref(tensor), tensor._version, seal)
+
+
+_SEALS = _Seals()
 
 
 def load(folder: Path) -> Loaded:

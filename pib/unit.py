@@ -69,6 +69,13 @@ def he_layer(inputs: int, outputs: int, key: Key) -> dict[str, Tensor]:
     return {"weight": weight, "bias": torch.zeros(outputs)}
 
 
+def one_pass(fence: Fence, drive: Tensor, key: Key, first_sample: int, phase: str) -> Record:
+    """Send a drive, rounded as the converter will, and keep what came back."""
+    drive = fence.drive_port.on_grid(drive)
+    got = fence.forward(drive, key=key, first_sample=first_sample, phase=phase)
+    return Record(drive=drive, values=got.values, saturated=got.saturated)
+
+
 class IsomorphicUnit:
     """The physics computes x W; the computer adds the bias and rectifies.
 
@@ -114,9 +121,7 @@ class IsomorphicUnit:
     def capture(
         self, drive: Tensor, *, key: Key, first_sample: int = 0, phase: str = "train"
     ) -> Record:
-        drive = self.fence.drive_port.on_grid(drive)
-        got = self.fence.forward(drive, key=key, first_sample=first_sample, phase=phase)
-        return Record(drive=drive, values=got.values, saturated=got.saturated)
+        return one_pass(self.fence, drive, key, first_sample, phase)
 
     def pre_activation(self, record: Record) -> Tensor:
         gain = self._scale * self._gain
@@ -166,9 +171,7 @@ class DigitalLayerUnit:
     def capture(
         self, drive: Tensor, *, key: Key, first_sample: int = 0, phase: str = "train"
     ) -> Record:
-        drive = self.fence.drive_port.on_grid(drive)
-        got = self.fence.forward(drive, key=key, first_sample=first_sample, phase=phase)
-        return Record(drive=drive, values=got.values, saturated=got.saturated)
+        return one_pass(self.fence, drive, key, first_sample, phase)
 
     def pre_activation(self, record: Record) -> Tensor:
         layer = self.parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 if TYPE_CHECKING:
     from pib.train import Trainer
 
-console = Console()
+# In a log or a pipe there is no width to keep to: do not squeeze the tables.
+console = Console() if sys.stdout.isatty() else Console(width=120)
 
 
 class LiveWatcher:

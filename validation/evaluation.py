@@ -86,7 +86,7 @@ def main(
     trained = open_run(folder, backend)
     network, key = trained.network, Key(trained.seed).child("evaluate")
     try:
-        name = dataset or trained.config.data.name
+        name = dataset or _own_dataset(folder, trained)
         data = tensors(datasets.load(name, data_dir=data_dir))
         if backend is not None or any(not u.fence.capabilities.restorable for u in network.units):
             redeploy(network, data.train[0][:500], key)
@@ -122,6 +122,17 @@ def main(
     summary.write(out or folder / "evaluation")
     console.print(summary.table())
     return summary
+
+
+def _own_dataset(folder: Path, trained: Trained) -> str:
+    """The data set a run was made with; a fold of one is refused."""
+    if " fold " in trained.dataset:
+        raise ConfigError(
+            f"{folder}: was trained on {trained.dataset!r}. The test images of "
+            f"{trained.config.data.name!r} may be among that fold's training images; "
+            f"if you want them all the same, pass --dataset {trained.config.data.name}."
+        )
+    return trained.config.data.name
 
 
 def parsed_options(pairs: Sequence[str]) -> dict[str, float | int | str]:

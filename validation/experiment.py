@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,12 +53,22 @@ def tensors(data: Dataset) -> Tensors:
 
 
 def build_network(
-    config: RunConfig, pixels: int, *, key: Key, ledger: Ledger | None = None, run_id: str = "run"
+    config: RunConfig,
+    pixels: int,
+    *,
+    key: Key,
+    ledger: Ledger | None = None,
+    run_id: str | None = None,
 ) -> Network:
     """Open every unit's backend and put the units in a row.
 
     pixels: length of an image. key: fixes the devices and the first weights.
+    run_id: begins the label of every device call, unique unless given; it
+    changes no number.
     """
+    # Fresh in a resumed process too: a device that remembers calls by their
+    # label would answer a repeated one from memory.
+    run_id = run_id if run_id is not None else uuid.uuid4().hex
     ledger = ledger if ledger is not None else Ledger()
     units: list[Unit] = []
     before = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -32,9 +33,7 @@ def run(job: Job, watcher: Watcher | None = None) -> Summary:
     data = tensors(job.data)
     claim(job)
     ledger = Ledger()
-    network = build_network(
-        job.config, data.train[0].shape[1], key=key, ledger=ledger, run_id=f"{job.seed}"
-    )
+    network = build_network(job.config, data.train[0].shape[1], key=key, ledger=ledger)
     try:
         trainer = build_trainer(network, data, build_plans(job.config), key=key.child("train"))
         clock, notes = Stopwatch(), {"resumed": "0"}
@@ -63,9 +62,10 @@ def run(job: Job, watcher: Watcher | None = None) -> Summary:
 
 
 def _train(job: Job, trainer: Trainer, clock: Stopwatch, watcher: Watcher) -> None:
-    """Train to the end; a checkpoint now and then, at each unit's end, and at Ctrl-C."""
+    """Train to the end; a checkpoint after the first step, so that a run killed
+    early can go on, then now and then, at each unit's end, and at Ctrl-C."""
     folder = job.out / CHECKPOINT
-    saved_at, unit = time.monotonic(), trainer.unit_index
+    saved_at, unit = -math.inf, trainer.unit_index
 
     def save() -> None:
         checkpoint.save_training(folder, trainer, {"wall_seconds": f"{clock.seconds:.3f}"})

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from pib.history import QUANTILES, History
 from pib.train import Trainer
-from twin.errors import DataError
 
 FILE = "history.nc"
 UNITS = {
@@ -124,13 +123,3 @@ def save(data: xr.Dataset, folder: Path, attributes: Mapping[str, str]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-def load(folder: Path) -> xr.Dataset:
-    """The dataset in `folder`; DataError if it is missing or damaged."""
-    path = folder / FILE
-    try:
-        with xr.open_dataset(path, engine="h5netcdf") as data:
-            return data.load()
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: no readable history of a run: {error}.") from None

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -148,10 +148,10 @@ class Summary:
         from rich.table import Table
 
         table = Table(title="Figures", title_justify="left")
-        for name in ("figure", "value", "± s.e.", "unit", "bound", "holds", "n", "seeds"):
-            side: Literal["left", "right"] = "left" if name in ("figure", "unit") else "right"
-            # A name that is cut short cannot be looked up: let others wrap.
-            table.add_column(name, justify=side, no_wrap=name == "figure")
+        table.add_column("figure", overflow="fold", min_width=16)
+        for name in ("value", "± s.e.", "unit", "bound", "holds", "n", "seeds"):
+            # A number that is cut short is wrong: let the name give way.
+            table.add_column(name, justify="left" if name == "unit" else "right", no_wrap=True)
         for figure in self.figures:
             style = {True: "green", False: "bold red", None: ""}[figure.holds]
             table.add_row(*cells(figure), style=style)

@@ -78,6 +78,57 @@ def test_a_bulky_block_is_written_again_only_when_it_changed(tmp_path: Path) -> 
     assert tiny.same_tensors(dict(checkpoint.load(tmp_path).arrays), changed)
 
 
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32), in_place=st.booleans())
+def test_a_bulky_block_with_the_same_sum_is_not_taken_for_another(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, in_place: bool
+) -> None:
+    """The same numbers in another order, in a new tensor or in the old one."""
+    folder = tmp_path_factory.mktemp("run")
+    arrays = {n: t.clone() for n, t in ARRAYS.items()}
+    checkpoint.save(folder, arrays, TEXT)
+    bulky = arrays["trainer.measured.0"]
+    order = torch.randperm(bulky.numel(), generator=Key(seed).torch())
+    other = bulky.flatten()[order].view(bulky.shape)
+    if in_place:
+        bulky.copy_(other)
+    else:
+        arrays["trainer.measured.0"] = other
+    checkpoint.save(folder, arrays, TEXT)
+    assert tiny.same_tensors(dict(checkpoint.load(folder).arrays), arrays)
+
+
+def test_an_unchanged_bulky_tensor_is_not_even_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serialised: list[str] = []
+    whole = checkpoint.save_tensors
+
+    def counted(tensors: dict[str, torch.Tensor]) -> bytes:
+        serialised.extend(tensors)
+        return whole(tensors)
+
+    monkeypatch.setattr(checkpoint, "save_tensors", counted)
+    checkpoint.save(tmp_path, ARRAYS, TEXT)
+    serialised.clear()
+    checkpoint.save(tmp_path, ARRAYS, TEXT)
+    assert serialised == ["trainer.network.w", "device.codes"]
+
+
+def test_a_resumed_process_finds_its_bulky_blocks_written(tmp_path: Path) -> None:
+    """Equal numbers in other tensors, as after loading."""
+    checkpoint.save(tmp_path, ARRAYS, TEXT)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("trainer.measured*")}
+    checkpoint.save(tmp_path, checkpoint.load(tmp_path).arrays, TEXT)
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.glob("trainer.measured*")}
+
+
+def test_the_same_tensor_is_written_into_every_folder(tmp_path: Path) -> None:
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        checkpoint.save(folder, ARRAYS, TEXT)
+        assert tiny.same_tensors(dict(checkpoint.load(folder).arrays), ARRAYS)
+
+
 @settings(max_examples=60, deadline=None)
 @given(which=st.integers(0, 3), at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_found(good: Path, which: int, at: float, bit: int) -> None:
@@ -152,7 +203,7 @@ def test_a_pickle_under_a_valid_digest_is_refused_too(copy: Path) -> None:
     evil = pickle.dumps(Malice(trap))
     sealed = json.loads((copy / checkpoint.MANIFEST).read_bytes())
     manifest = json.loads(sealed["manifest"])
-    manifest["blocks"]["state"] = {"file": "evil", "digest": digest(evil), "stamp": ""}
+    manifest["blocks"]["state"] = {"file": "evil", "digest": digest(evil)}
     (copy / "evil").write_bytes(evil)
     body = json.dumps(manifest)
     sealed = {"digest": digest(body.encode()), "manifest": body}

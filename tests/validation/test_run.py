@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import xarray as xr
 
 from pib import checkpoint
+from pib.local import LocalTraining
 from pib.train import Trainer
+from substrates.memristor.crossbar import Crossbar
 from tests.pib.tiny import same_tensors
 from twin.errors import CheckpointError, ConfigError, UnknownName
 from twin.key import Key
@@ -225,6 +228,20 @@ def test_evaluate_repeats_the_run_unless_time_has_passed(
     assert json.loads((tmp_path / "summary.json").read_text())["figures"][0]["n"] == 120
 
 
+def test_a_run_on_a_fold_is_evaluated_on_a_named_data_set_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data set's test images may be among the fold's training images."""
+    run(job(tmp_path, data=replace(digits(), name="digits fold 1/5")))
+    data = digits()
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: data)
+    with pytest.raises(ConfigError, match=r"'digits fold 1/5'.*--dataset digits"):
+        evaluation.main(tmp_path, None, 0.0, [], None, None, None, "evaluate")
+    assert not (tmp_path / "evaluation").exists()
+    found = evaluation.main(tmp_path, None, 0.0, [], "digits", None, None, "evaluate")
+    assert found.figures[0].n == 120
+
+
 def test_two_openings_of_a_run_measure_the_same_to_the_last_bit(done: Done) -> None:
     """Devices, clocks and noise are restored."""
     x, _ = tensors(digits()).test
@@ -297,9 +314,9 @@ def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(
     done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half a step in the checkpoint could not be repeated."""
-    whole, calls = Trainer._update, 0
+    whole, calls = LocalTraining._update, 0
 
-    def interrupted(self: Trainer, *given: object) -> None:
+    def interrupted(self: LocalTraining, *given: object) -> None:
         nonlocal calls
         calls += 1
         if calls == 3:
@@ -307,7 +324,7 @@ def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(
         whole(self, *given)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", interrupted)
+        patch.setattr(LocalTraining, "_update", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(job(tmp_path))
     assert checkpoint.load(tmp_path / "checkpoint").text["trainer.step"] == "3"
@@ -319,6 +336,7 @@ def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(
 CHILD = """
 import sys, time, torch
 from pathlib import Path
+from typing import Any
 torch.set_num_threads(1)
 from tests.validation.test_run import Listener, job
 from validation import run as running
@@ -346,6 +364,42 @@ def test_a_killed_process_is_resumed_bit_for_bit(done: Done, tmp_path: Path) -> 
     again = run(job(tmp_path, resume=True))
     assert same_tensors(network_of(done.folder), network_of(tmp_path))
     assert values(again)["accuracy"] == values(done.summary)["accuracy"]
+
+
+class Killed(BaseException):
+    """The process ends here, without a word."""
+
+
+def die() -> None:
+    raise Killed
+
+
+def test_a_run_killed_right_after_its_first_step_can_go_on(done: Done, tmp_path: Path) -> None:
+    """Long before the first ten seconds are over."""
+    with pytest.raises(Killed):
+        run(job(tmp_path), Listener(stop_at(2, die)))
+    assert checkpoint.load(tmp_path / "checkpoint").text["trainer.step"] == "1"
+    run(job(tmp_path, resume=True))
+    assert same_tensors(network_of(done.folder), network_of(tmp_path))
+
+
+def test_no_call_to_a_device_has_the_label_of_another_also_after_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A remote device answers a label it has seen from memory."""
+    labels: list[str | None] = []
+    whole = Crossbar.forward
+
+    def noted(self: Crossbar, *given: Any, key: Key, **named: Any) -> Any:
+        labels.append(key.call_id)
+        return whole(self, *given, key=key, **named)
+
+    monkeypatch.setattr(Crossbar, "forward", noted)
+    with pytest.raises(Killed):
+        run(job(tmp_path), Listener(stop_at(2, die)))
+    run(job(tmp_path, resume=True))
+    assert len(labels) == len(set(labels)) > 10
+    assert None not in labels
 
 
 def test_another_thread_count_is_told_in_the_summary(
