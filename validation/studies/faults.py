@@ -8,7 +8,7 @@ chosen on validation with seed 0, three trials for everybody in every regime.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,9 +84,11 @@ def main(
     )  # fmt: skip
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        tuned = _tuned(_scored(pool, _trials(base)))
-        final = [replace(t, seed=s) for t in tuned.values() for s in range(seeds)]
-        scores = dict(_scored(pool, final))
+        scores = dict(_scored(pool, _trials(base)))
+        tuned = _tuned(scores)
+        # Seed 0 of a tuned rate is one of the trials.
+        final = [replace(t, seed=s) for t in tuned.values() for s in range(1, seeds)]
+        scores |= dict(_scored(pool, final))
     summary = Summary(command, list(_figures(tuned, scores, seeds)))
     if not quick:
         summary.expect(BOUNDS)
@@ -121,10 +123,10 @@ def _scored(pool: ProcessPoolExecutor, tasks: Sequence[Task]) -> Iterable[tuple[
         yield task, score
 
 
-def _tuned(trials: Iterable[tuple[Task, Score]]) -> dict[tuple[str, float], Task]:
+def _tuned(trials: Mapping[Task, Score]) -> dict[tuple[str, float], Task]:
     """The best rate on validation of every method in every regime."""
     best: dict[tuple[str, float], tuple[float, Task]] = {}
-    for task, score in trials:
+    for task, score in trials.items():
         regime = (_name(task), task.fraction)
         if regime not in best or score.validation > best[regime][0]:
             best[regime] = (score.validation, task)
