@@ -54,7 +54,7 @@ class References:
 TITLES = {
     "accuracy_backprop_digital": "backpropagation, in the computer",
     "accuracy_backprop_deployed": "backpropagation, deployed on the device",
-    "accuracy_backprop_deployed_retrained": "the same, readout retrained on measured features",
+    "accuracy_backprop_deployed_retrained": "backpropagation deployed, readout retrained",
     "accuracy_local_cross_entropy": "local cross-entropy, same schedule as PIB",
     "accuracy_linear_on_physics": "linear readout on the raw physics",
     "accuracy_untrained": "untrained network",
