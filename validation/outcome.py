@@ -121,10 +121,11 @@ def summarise(
     ]
     differences = {"gain_of_later_units": accuracy - result.accuracies[names[0]]}
     if found is not None:
-        differences |= {
-            "gap_to_backprop_deployed": found.accuracy_backprop_deployed - accuracy,
-            "gap_to_backprop_digital": found.accuracy_backprop_digital - accuracy,
+        rivals = {
+            "gap_to_backprop_deployed": found.accuracy_backprop_deployed,
+            "gap_to_backprop_digital": found.accuracy_backprop_digital,
         }
+        differences |= {n: v - accuracy for n, v in rivals.items() if v is not None}
     rows += [Figure(name, value, n=n, seeds=[job.seed]) for name, value in differences.items()]
     rows += [
         Figure("wall_seconds_training", training_seconds, "s", seeds=[job.seed]),

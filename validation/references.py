@@ -22,7 +22,13 @@ from pib.network import Network
 from pib.unit import DigitalLayerUnit, IsomorphicUnit
 from twin.files import write_atomic
 from twin.key import Key
-from validation.baselines.backprop import BackpropPlan, DigitalNet, Inputs, deploy, train_backprop
+from validation.baselines.backprop import (
+    BackpropPlan,
+    DigitalNet,
+    Inputs,
+    measured_on_chip,
+    train_backprop,
+)
 from validation.baselines.lce import LocalCrossEntropy
 from validation.config import RunConfig
 from validation.experiment import (
@@ -39,17 +45,22 @@ from validation.experiment import (
 class References:
     """Test accuracies in [0, 1]; the names are those of the figures.
 
-    backprop_* use as many image passes as PIB's units together had.
+    backprop_* use as many image passes as PIB's units together had. Deployed
+    ones are None behind a second medium: backpropagation cannot pass it, so
+    there is no layer to deploy on what comes after.
     """
 
     accuracy_backprop_digital: float
-    accuracy_backprop_deployed: float
-    accuracy_backprop_deployed_retrained: float
+    accuracy_backprop_deployed: float | None
+    accuracy_backprop_deployed_retrained: float | None
     accuracy_local_cross_entropy: float
     accuracy_linear_on_physics: float
     accuracy_untrained: float
     accuracy_backprop_converged: float | None = None
 
+
+OURS = ("ideal", "memristor", "optics")
+"""Backends whose source is in the digest; what others answer is never cached."""
 
 TITLES = {
     "accuracy_backprop_digital": "backpropagation, in the computer",
@@ -72,15 +83,18 @@ def references(
     say: Callable[[str], None] = lambda _: None,
 ) -> References:
     """All rivals, from the cache if the same question was answered before."""
-    path = None if cache is None else cache / f"{_question(config, data, key)}.json"
+    path = None
+    if cache is not None and all(unit.backend in OURS for unit in config.unit):
+        path = cache / f"{_question(config, data, key)}.json"
     if path is not None and path.is_file():
         say("references: cached")
         return References(**json.loads(path.read_text()))
     say("reference: backpropagation")
     net, digital = backprop_digital(config, data, key=key)
-    say("reference: backpropagation deployed")
-    network = build_network(config, data.train[0].shape[1], key=key)
-    deployed = deploy(net, network, data.train, data.test, key=key.child("deploy"))
+    own_head = retrained = None
+    if all(unit.kind == "isomorphic" for unit in config.unit[1:]):
+        say("reference: backpropagation deployed")
+        own_head, retrained = deployed(config, net, data, key=key)
     say("reference: local cross-entropy")
     local = local_cross_entropy(config, data, key=key)
     say("reference: untrained")
@@ -92,8 +106,8 @@ def references(
         _, converged = backprop_digital(config, data, key=key, epochs=epochs)
     found = References(
         accuracy_backprop_digital=digital,
-        accuracy_backprop_deployed=deployed.own_head,
-        accuracy_backprop_deployed_retrained=deployed.retrained,
+        accuracy_backprop_deployed=own_head,
+        accuracy_backprop_deployed_retrained=retrained,
         accuracy_local_cross_entropy=local,
         accuracy_linear_on_physics=raw,
         accuracy_untrained=untrained,
@@ -125,6 +139,19 @@ def backprop_digital(
     return net, net.accuracy(test.first, test.beside, test.labels)
 
 
+def deployed(config: RunConfig, net: DigitalNet, data: Tensors, *, key: Key) -> tuple[float, float]:
+    """Test accuracies of the net written onto the devices: with its own head,
+    and with the configured readout retrained on measured features."""
+    network = build_network(config, data.train[0].shape[1], key=key)
+    here = key.child("deploy")
+    measured = measured_on_chip(net, network, data.train[0], key=here)
+    on_test = network.features(data.test[0], key=here.child("test"))
+    own_head = net.head_accuracy(torch.cat(on_test, 1), data.test[1])
+    train = seen_by_readout(config, measured)
+    readout = fit_readout(config, train, data.train[1], data.classes, key=here)
+    return own_head, readout.accuracy(seen_by_readout(config, on_test), data.test[1])
+
+
 def digital_inputs(config: RunConfig, data: Tensors, *, key: Key) -> tuple[Inputs, Inputs]:
     """What the digital net is trained and tested on.
 
@@ -134,16 +161,20 @@ def digital_inputs(config: RunConfig, data: Tensors, *, key: Key) -> tuple[Input
     """
     if config.unit[0].kind == "isomorphic":
         return (
-            Inputs(first=data.train[0], beside=data.train[0], labels=data.train[1],
-                   shape=data.shape),
-            Inputs(first=data.test[0], beside=data.test[0], labels=data.test[1], shape=data.shape),
-        )  # fmt: skip
+            Inputs(
+                first=data.train[0],
+                beside=data.train[0],
+                labels=data.train[1],
+                image_shape=data.shape,
+            ),
+            Inputs(first=data.test[0], beside=data.test[0], labels=data.test[1]),
+        )
     train, test = first_frames(config, data, key=key)
     later_is_optical = len(config.unit) > 1 and config.unit[1].kind != "isomorphic"
     beside = (train, test) if later_is_optical else (data.train[0], data.test[0])
     return (
-        Inputs(first=train, beside=beside[0], labels=data.train[1], shape=data.shape),
-        Inputs(first=test, beside=beside[1], labels=data.test[1], shape=data.shape),
+        Inputs(first=train, beside=beside[0], labels=data.train[1]),
+        Inputs(first=test, beside=beside[1], labels=data.test[1]),
     )
 
 
@@ -218,15 +249,17 @@ def is_isomorphic(network: Network) -> bool:
 
 def _question(config: RunConfig, data: Tensors, key: Key) -> str:
     """A digest of all that the references depend on, our own source included."""
+    shape = (data.shape, data.classes)
     seal = hashlib.sha256(config.model_dump_json(exclude={"bounds", "about"}).encode())
-    seal.update(repr((key, torch.get_num_threads(), torch.__version__)).encode())
+    seal.update(repr((key, shape, torch.get_num_threads(), torch.__version__)).encode())
     for tensor in (*data.train, *data.test):
         seal.update(tensor.numpy().tobytes())
     root = Path(__file__).resolve().parent.parent
     for package in ("twin", "substrates", "pib", "validation/baselines"):
         for path in sorted((root / package).rglob("*.py")):
             seal.update(path.read_bytes())
-    seal.update(Path(__file__).read_bytes())
+    for name in ("references.py", "experiment.py", "config.py"):
+        seal.update((root / "validation" / name).read_bytes())
     return seal.hexdigest()[:32]
 
 

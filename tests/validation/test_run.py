@@ -506,3 +506,20 @@ def test_every_shipped_preset_can_be_read(name: str) -> None:
 def test_the_five_presets_are_shipped() -> None:
     wanted = {"memristor-digits", "memristor-mnist", "memristor-fashion", "optics-fashion"}
     assert wanted | {"hybrid-fashion"} <= set(presets())
+
+
+@pytest.mark.parametrize("preset", ["optics-fashion", "hybrid-fashion", "memristor-fashion"])
+def test_every_kind_of_network_runs_beside_its_references(preset: str, tmp_path: Path) -> None:
+    """Small units on digits; behind a second medium nothing can be deployed."""
+    table = load_config(preset).model_dump()
+    table["data"] = {"name": "digits", "limit": 100}
+    table["augment"] = {}
+    for unit in table["unit"]:
+        unit |= {"outputs": 12, "epochs": 1, "batch": 50}
+        if unit["backend"] == "optics":
+            unit["options"] = {"pixels": 32}
+    config = RunConfig(**table)
+    data = datasets.load("digits", limit=100)
+    found = values(run(Job(config=config, data=data, seed=0, out=tmp_path)))
+    assert found["accuracy_backprop_digital"] > 0
+    assert ("accuracy_backprop_deployed" in found) == (preset != "optics-fashion")

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from pib.augment import Augment
 from pib.network import Network
-from pib.readout import train_readout
 from pib.rule import warmed_cosine
 from pib.unit import Unit, feature
 from twin.key import Key
@@ -76,13 +75,14 @@ class Inputs:
     """What the digital net sees: `first` feeds layer 1, `beside` the later ones.
 
     For a memristor network both are the images; behind an optical unit they
-    are its standardised frames.
+    are its standardised frames. image_shape: (rows, columns) where both are the
+    images, which may then be augmented; None for frames.
     """
 
     first: Tensor
     beside: Tensor
     labels: Tensor
-    shape: tuple[int, ...]
+    image_shape: tuple[int, ...] | None = None
 
 
 def train_backprop(
@@ -107,8 +107,8 @@ def train_backprop(
             rows = order[i * batch : (i + 1) * batch]
             here = key.child("step", epoch, i)
             first = inputs.first[rows]
-            if same:
-                first = plan.augment(first, inputs.shape, here.child("augment"))
+            if inputs.image_shape is not None:
+                first = plan.augment(first, inputs.image_shape, here.child("augment"))
             if plan.input_dropout:
                 first = _dropped(first, plan.input_dropout, here.child("dropout"))
             beside = first if same else inputs.beside[rows]
@@ -144,15 +144,6 @@ def _start(inputs: Inputs, widths: Sequence[int], classes: int, skip: bool, key:
 def _dropped(values: Tensor, probability: float, key: Key) -> Tensor:
     keep = 1 - probability
     return values * (torch.rand(values.shape, generator=key.torch()) < keep) / keep
-
-
-@dataclass(frozen=True, kw_only=True)
-class Deployed:
-    """Test accuracy on the chip with the net's own head, and with a readout
-    retrained on measured features (as every other method has)."""
-
-    own_head: float
-    retrained: float
 
 
 def measured_on_chip(
@@ -193,24 +184,3 @@ def _features_of(
         )
         parts.append(feature(unit, record))
     return torch.cat(parts)
-
-
-def deploy(
-    net: DigitalNet,
-    network: Network,
-    train: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor],
-    *,
-    key: Key,
-) -> Deployed:
-    """Write a digital net onto the units of `network` and measure accuracies.
-
-    train, test: (images, labels).
-    """
-    measured = measured_on_chip(net, network, train[0], key=key)
-    on_test = torch.cat(network.features(test[0], key=key.child("test")), 1)
-    classes = net.head[1].numel()
-    retrained = train_readout(torch.cat(measured, 1), train[1], classes, key=key)
-    return Deployed(
-        own_head=net.head_accuracy(on_test, test[1]), retrained=retrained.accuracy(on_test, test[1])
-    )

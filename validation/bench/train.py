@@ -81,7 +81,7 @@ def _pib_seconds(config: RunConfig, data: Tensors, round_: int) -> float:
 
 def _backprop_seconds(config: RunConfig, data: Tensors, round_: int) -> float:
     images, labels = data.train
-    inputs = Inputs(first=images, beside=images, labels=labels, shape=data.shape)
+    inputs = Inputs(first=images, beside=images, labels=labels, image_shape=data.shape)
     plan = BackpropPlan(epochs=1, augment=Augment(**config.augment.model_dump()))
     begun = time.perf_counter()
     train_backprop(inputs, [u.outputs for u in config.unit], data.classes, plan, True, Key(round_))
