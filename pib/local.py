@@ -20,7 +20,7 @@ from pib.objective import Moment, Verdict
 from pib.plan import Plan, TrainingData
 from pib.readout import hard_example_weights, train_readout
 from pib.rule import rectified, warmed_cosine
-from pib.sampling import balanced_epoch, steps_per_epoch
+from pib.sampling import balanced_epoch, draw, steps_per_epoch
 from pib.unit import Record, Unit
 from twin.errors import ObjectiveError
 from twin.key import Key
@@ -81,7 +81,7 @@ class LocalTraining:
             features = torch.cat(list(self._before), 1)
             readout = train_readout(features, labels, self._data.classes, key=key.child("hard"))
             self._weights = hard_example_weights(readout, features, labels, plan.hard_offset)
-        some = torch.randperm(len(labels), generator=key.child("calibrate").torch())[:500]
+        some = draw(len(labels), 500, key.child("calibrate"))
         repeat_write(self.unit, key, 0, phase="train")
         drive = self._captures.drive(some)
         self.unit.calibrate(drive, key=key.child("range", "start"), phase="capture")

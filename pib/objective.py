@@ -71,11 +71,13 @@ class InformationBottleneck:
     """Supervised PIB on features centred per batch with one global scale.
 
     alpha: order of the entropy (0.5 trains best, 2 is fastest, 1.01 shows
-    compression). beta: weight of I(X;Z); it helps only with narrow kernels.
-    sigma, sigma_input: kernel widths in units of the r.m.s. distance from the
-    mean, so that squared distances average 2. sigma_end: the width of the
-    features' kernel shrinks linearly to this during a unit's training, so that
-    it ends on the pairs that are still close; None keeps it.
+    compression), at least 0.3: below, rounding in float32 spectra is amplified
+    until features of few dimensions give a wrong gradient. beta: weight of
+    I(X;Z); it helps only with narrow kernels. sigma, sigma_input: kernel widths
+    in units of the r.m.s. distance from the mean, so that squared distances
+    average 2. sigma_end: the width of the features' kernel shrinks linearly to
+    this during a unit's training, so that it ends on the pairs that are still
+    close; None keeps it.
     """
 
     alpha: float = 0.5
@@ -89,6 +91,8 @@ class InformationBottleneck:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"objective.{name}: must be > 0, got {value}.")
+        if self.alpha < 0.3:
+            raise ConfigError(f"objective.alpha: must be at least 0.3, got {self.alpha}.")
 
     def begin(self, width: int, classes: int, key: Key) -> None:
         """Nothing to prepare."""

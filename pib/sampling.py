@@ -39,6 +39,11 @@ def balanced_epoch(labels: Tensor, batch: int, key: Key, weights: Tensor | None 
     return torch.cat(columns, 1)
 
 
+def draw(total: int, count: int, key: Key) -> Tensor:
+    """`count` of `total` rows (all if fewer), at random: data sets may be sorted."""
+    return torch.randperm(total, generator=key.torch())[:count]
+
+
 def steps_per_epoch(labels: Tensor, batch: int) -> int:
     """How many batches :func:`balanced_epoch` makes."""
     classes = len(torch.unique(labels))

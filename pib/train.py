@@ -19,7 +19,7 @@ from pib.local import LocalTraining, Outcome, repeat_write, under
 from pib.network import Network
 from pib.objective import Verdict
 from pib.plan import Plan, TrainingData
-from pib.sampling import steps_per_epoch
+from pib.sampling import draw, steps_per_epoch
 from twin.errors import CheckpointError, ConfigError
 from twin.key import Key
 
@@ -132,12 +132,12 @@ class Trainer:
     def _probe(self, key: Key) -> float:
         """Accuracy of a ridge classifier on freshly measured features."""
         data = self.data
-        order = torch.randperm(len(data.labels), generator=self.key.child("probe").torch())
-        rows = order[:1000]
-        images = torch.cat([data.images[rows], data.probe_images[:1000]])
+        rows = draw(len(data.labels), 1000, self.key.child("probe"))
+        tried = draw(len(data.probe_labels), 1000, self.key.child("tried"))
+        images = torch.cat([data.images[rows], data.probe_images[tried]])
         features = self.network.features(images, key=key, until=self.unit_index + 1, phase="probe")
         fit, test = features[-1][: len(rows)], features[-1][len(rows) :]
-        return ridge_probe(fit, data.labels[rows], test, data.probe_labels[:1000])
+        return ridge_probe(fit, data.labels[rows], test, data.probe_labels[tried])
 
     # -- stop and go on -----------------------------------------------------
 

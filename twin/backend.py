@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from twin.errors import UnknownName, nearest
+from twin.errors import ConfigError, UnknownName, nearest
 from twin.key import Key
 
 Values = Tensor | Mapping[str, Tensor]
@@ -41,6 +41,18 @@ class Port:
     dtype: str = "float32"
     full_scale: float = 1.0
     unit: str = "1"
+
+    def __post_init__(self) -> None:
+        if not self.is_coded:
+            return
+        if self.levels is None or self.levels < 2:
+            raise ConfigError(f"port {self.name!r}: a port of integer codes needs levels >= 2.")
+        if abs(self.low / self.step - self.code_low) > 1e-6 * self.levels:
+            raise ConfigError(
+                f"port {self.name!r}: low ({self.low:g}) is {self.low / self.step:g} steps of "
+                f"{self.step:g}; it must be a whole number, or codes decode off their scale. "
+                "A signed 8-bit port spans -1 to 127/128."
+            )
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -109,7 +109,8 @@ class Fence:
         """One pass of a batch; larger batches go in aligned chunks.
 
         drive: (batch, *drive port), dimensionless and inside the port's range.
-        Raises DriveError, ReadingError; nothing is counted when it does.
+        Raises DriveError before anything happens. A chunk whose answer is
+        refused (ReadingError) is not counted; the chunks before it are.
         """
         if shots is not None and shots < 1:
             raise DriveError(f"{self.name}: shots must be at least 1, got {shots}.")
@@ -123,10 +124,13 @@ class Fence:
         return parts[0] if len(parts) == 1 else _joined(parts, axis=0 if shots is None else 1)
 
     def set_range(self, drive: Values, *, key: Key, phase: str = "train") -> Ranged:
-        """Let the device find its range on `drive`; costs passes."""
+        """Let the device find its range on `drive`; costs passes.
+
+        A device with a max_batch sees the first max_batch samples.
+        """
         if not self.capabilities.rangeable:
             raise Unsupported(f"{self.name}: this backend has no adjustable range.")
-        clean = self._drive(drive)
+        clean = rows_of(self._drive(drive), slice(0, self.capabilities.max_batch))
         ranged = self._call(lambda k: self._backend.set_range(copied(clean), key=k), key)
         require_finite(torch.as_tensor(ranged.ratio), f"{self.name}: range")
         self._count(phase, Cost(ranging_passes=ranged.passes), ranged)

@@ -7,6 +7,7 @@ paths are independent (their 64-bit seeds are BLAKE2b digests of the path).
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -52,7 +53,8 @@ class Key:
 
     def child(self, *parts: Part) -> Key:
         """The key one or more steps further down the path."""
-        return Key(self.seed, (*self.path, *parts))
+        plain = (p if isinstance(p, str) else operator.index(p) for p in parts)
+        return Key(self.seed, (*self.path, *plain))
 
     def for_call(self, call_id: str) -> Key:
         """The same key, labelled with the call it is used for."""
@@ -76,7 +78,8 @@ class Key:
 
     def blocks(self, first_sample: int, batch: int) -> Iterator[Block]:
         """The aligned blocks that samples [first, first + batch) fall into."""
-        row = 0
+        # A numpy integer prints differently and would name another stream.
+        row, first_sample = 0, operator.index(first_sample)
         while row < batch:
             index, offset = divmod(first_sample + row, SAMPLE_BLOCK)
             stop = min(batch, row + SAMPLE_BLOCK - offset)

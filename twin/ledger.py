@@ -15,8 +15,9 @@ class Cost:
     """Sums over a run.
 
     passes: samples x shots that went through the physics. writes: calls to
-    program. cells: elements written. digital_operations: multiply-adds done by
-    the computer beside the device.
+    program. cells: elements written. digital_operations: an estimate of the
+    multiply-adds of training steps beside the device (layer and loss; a
+    spectrum counts 3 n^3 whatever the objective).
     """
 
     passes: int = 0

@@ -43,7 +43,7 @@ class ObjectiveTable(_Table):
     """The loss -I(Y;Z) + beta I(X;Z). sigma is in units of the r.m.s. distance
     of a feature from the batch mean; it shrinks to sigma_end in training."""
 
-    alpha: Annotated[float, Field(gt=0, le=10)] = 0.5
+    alpha: Annotated[float, Field(ge=0.3, le=10)] = 0.5
     beta: Annotated[float, Field(ge=0, le=10)] = 0.0
     sigma: Annotated[float, Field(gt=0, le=100)] = 1.4
     sigma_end: Annotated[float, Field(gt=0, le=100)] | None = None
@@ -105,7 +105,8 @@ class ReadoutTable(_Table):
 
 
 class ReferencesTable(_Table):
-    """Learning rates of the rivals, tuned with as many trials as PIB's.
+    """Learning rates of the rivals. Rates get as many trials as PIB's
+    (`pib-twin tune`); PIB's own loss settings had further trials (docs/results.md).
     converged_epochs: a second, long backpropagation run, none if absent."""
 
     backprop_rate: Annotated[float, Field(gt=0, le=1)] = 3e-3

@@ -11,6 +11,7 @@ from torch import Tensor
 from pib import checkpoint
 from pib.network import Network
 from pib.readout import Readout
+from pib.sampling import draw
 from twin.errors import CheckpointError, ConfigError
 from twin.key import Key
 from validation import datasets
@@ -89,7 +90,8 @@ def main(
         name = dataset or _own_dataset(folder, trained)
         data = tensors(datasets.load(name, data_dir=data_dir))
         if backend is not None or any(not u.fence.capabilities.restorable for u in network.units):
-            redeploy(network, data.train[0][:500], key)
+            some = draw(len(data.train[0]), 500, key.child("some"))
+            redeploy(network, data.train[0][some], key)
         for unit in network.units:
             unit.fence.wait(after)
             for dial, value in parsed_options(dials).items():

@@ -13,6 +13,7 @@ from torch import Tensor
 from pib import checkpoint
 from pib.network import Network
 from pib.readout import Readout
+from pib.sampling import draw
 from pib.train import Trainer
 from twin.key import Key
 from validation import rundata
@@ -69,7 +70,7 @@ def _curve(
     into: list[tuple[float, float]], train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
 ) -> Callable[[int, Readout], None]:
     def note(epoch: int, readout: Readout) -> None:  # noqa: ARG001
-        rows = slice(0, 10_000)
+        rows = slice(None, None, -(-len(train[1]) // 10_000))
         into.append((readout.accuracy(train[0][rows], train[1][rows]), readout.accuracy(*test)))
 
     return note
@@ -88,13 +89,14 @@ def save_network(
 
 
 def write_history(job: Job, trainer: Trainer, result: Result, data: Tensors, key: Key) -> None:
-    images, labels = data.test[0][:MAP_IMAGES], data.test[1]
+    labels = data.test[1]
+    shown = draw(len(labels), MAP_IMAGES, key.child("shown"))
     untrained = prepared(job.config, data, key=key)
-    before = untrained.features(images, key=key.child("map"))
-    after = [z[:MAP_IMAGES] for z in result.test_features]
+    before = untrained.features(data.test[0][shown], key=key.child("map"))
+    after = [z[shown] for z in result.test_features]
     history = rundata.training_dataset(trainer)
     history = rundata.add_readouts(history, result.curves)
-    history = rundata.add_maps(history, before, after, labels[:MAP_IMAGES])
+    history = rundata.add_maps(history, before, after, labels[shown])
     history = rundata.add_confusion(history, labels, result.guess, job.data.classes)
     rundata.save(history, job.out, {"command": job.command, "preset": job.preset})
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pib.augment import Augment
 from pib.network import Network
+from pib.sampling import draw
 from pib.unit import DigitalLayerUnit, IsomorphicUnit
 from twin.files import write_atomic
 from twin.key import Key
@@ -183,7 +184,7 @@ def first_frames(config: RunConfig, data: Tensors, *, key: Key) -> tuple[Tensor,
     network = build_network(config, data.train[0].shape[1], key=key)
     unit = network.units[0]
     assert isinstance(unit, DigitalLayerUnit)
-    some = torch.randperm(len(data.train[0]), generator=key.child("some").torch())[:500]
+    some = draw(len(data.train[0]), 500, key.child("some"))
     unit.calibrate(data.train[0][some], key=key.child("calibrate"))
     train, test = (
         unit.standardised(unit.capture(x, key=key.child("frames", name), phase="capture"))
@@ -221,7 +222,7 @@ def untrained_network(config: RunConfig, data: Tensors, *, key: Key) -> tuple[fl
 def prepared(config: RunConfig, data: Tensors, *, key: Key) -> Network:
     """An untrained network, written, ranged and linked like a trained one."""
     network = build_network(config, data.train[0].shape[1], key=key)
-    some = torch.randperm(len(data.train[0]), generator=key.child("some").torch())[:500]
+    some = draw(len(data.train[0]), 500, key.child("some"))
     images, before = data.train[0][some], None
     for index, unit in enumerate(network.units):
         unit.deploy(key.child("untrained", index))

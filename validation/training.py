@@ -100,7 +100,9 @@ def _jobs(request: Request, config: RunConfig, out: Path) -> Iterator[Job]:
 def _data(request: Request, config: RunConfig, seed: int) -> Sequence[Dataset]:
     name = config.data.name
     if request.folds > 1:
-        return datasets.folds(name, k=request.folds, seed=seed)
+        if config.data.limit is not None:
+            raise ConfigError("folds use all images: leave out data.limit, --quick or --folds.")
+        return datasets.folds(name, k=request.folds, seed=seed, data_dir=request.data)
     # One split for all seeds: seeds are repetitions of the training.
     return [datasets.load(name, data_dir=request.data, limit=config.data.limit)]
 
@@ -113,7 +115,7 @@ def _ablated(job: Job, out: Path) -> Iterator[Job]:
         "skip": network.model_copy(update={"hard_examples": False}),
     }.items():
         config = job.config.model_copy(update={"network": changed})
-        yield replace(job, config=config, out=out / f"{name}-seed-{job.seed}", references=False)
+        yield replace(job, config=config, out=out / f"{name}-{job.out.name}", references=False)
 
 
 def _bounds(request: Request, config: RunConfig) -> dict[str, str]:
@@ -152,7 +154,13 @@ def _many(jobs: Sequence[Job], request: Request, out: Path) -> Summary:
     config = jobs[0].config
     main_runs = [(j, s) for j, s in zip(jobs, summaries, strict=True) if j.config == config]
     summary = Summary(request.command, _means(main_runs))
-    summary.extra = {"runs": [str(j.out.relative_to(out)) for j in jobs]}
+    summary.extra = {
+        "runs": [str(j.out.relative_to(out)) for j in jobs],
+        "quick": request.quick,
+        "standard_error": "over runs; the test images are the same for all seeds"
+        if request.folds == 1
+        else "over runs, as if independent; folds share training images",
+    }
     ablation = _ablation_rows(jobs, summaries, config)
     if ablation:
         summary.extra["ablation"] = ablation

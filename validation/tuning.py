@@ -103,7 +103,9 @@ def work(trial: Trial) -> tuple[float, int]:
     """Accuracy on validation and its number of images; one thread."""
     torch.set_num_threads(1)
     config, key = trial.config, Key(trial.seed)
-    loaded = datasets.load(config.data.name, data_dir=trial.data, limit=trial.limit)
+    whole = datasets.load(config.data.name, data_dir=trial.data)
+    limit = trial.limit if trial.limit < len(whole.train_y) else None
+    loaded = datasets.load(config.data.name, data_dir=trial.data, limit=limit)
     # Validation stands in for test; what the final figures use stays unseen.
     data = tensors(replace(loaded, test_x=loaded.validation_x, test_y=loaded.validation_y))
     n = len(data.test[1])

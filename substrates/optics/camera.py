@@ -21,6 +21,9 @@ MAX_CLIPPED = 0.02
 """Clipping above which auto-exposure does not trust the mean of a frame
 (speckle with its full scale at four times the mean)."""
 
+FRAMES_THAT_TELL = 8
+"""From so many different frames on, a pixel that never moved is taken as stuck."""
+
 
 class Camera:
     """Photon noise, dark current, read noise, full well, quantisation, stuck pixels.
@@ -72,7 +75,9 @@ class Camera:
         range in all frames are left out: stuck ones would drag the exposure.
         """
         still = (codes == codes[0]).all(0) & (codes[0] > 0) & (codes[0] < self.top)
-        live = codes if bool(still.all()) else codes[:, ~still]
+        # Few frames, or equal ones, cannot tell a stuck pixel from a quiet one.
+        tell = len(codes) >= FRAMES_THAT_TELL and int(still.sum()) < 0.9 * codes.shape[1]
+        live = codes[:, ~still] if tell else codes
         wanted = self.top / self._config.full_scale_over_mean
         mean = live.to(torch.float64).mean().item()
         ratio = at.exposure_ratio * wanted / max(mean, wanted / 100)

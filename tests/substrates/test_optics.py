@@ -673,3 +673,11 @@ def test_what_a_rig_cannot_do_it_refuses_by_name() -> None:
     rig.close()
     with pytest.raises(DeviceUnavailable, match="closed"):
         rig.forward(torch.zeros(1, 4), key=Key(0))
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_single_frame_is_enough_to_find_the_exposure(frames: int) -> None:
+    """256 pixels of speckle: the mean of one frame is known to 1/16, so 30 % is five sigma."""
+    rig = make(key=Key(0))
+    ratio = rig.set_range(uniform(0, frames, 64), key=Key(1)).ratio
+    assert ratio == pytest.approx(1.0, rel=0.31)

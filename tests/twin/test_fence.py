@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.planted import INPUTS, OUTPUTS, Healthy, HealthyFloat, LeakedGraph
-from twin.backend import Capabilities, Port, Reading, Values, Written
+from twin.backend import Capabilities, Port, Ranged, Reading, Values, Written, single
 from twin.errors import (
+    ConfigError,
     DeviceUnavailable,
     DialError,
     DriveError,
@@ -513,3 +514,26 @@ def test_ports_of_different_batch_sizes_are_refused() -> None:
 
     with pytest.raises(DriveError, match="different batch sizes"):
         fenced(Two(Key(3))).forward({"in": drive(3), "bias": torch.zeros(2, 1)}, key=Key(0))
+
+
+def test_a_port_of_codes_off_its_own_grid_is_refused() -> None:
+    """-1 to 1 with 256 levels has no code for zero: every value would be off."""
+    with pytest.raises(ConfigError, match="whole number"):
+        Port(name="out", shape=(2,), low=-1.0, levels=256, dtype="int32")
+    with pytest.raises(ConfigError, match="levels"):
+        Port(name="out", shape=(2,), dtype="uint8")
+    signed = Port(name="out", shape=(2,), low=-1.0, high=127 / 128, levels=256, dtype="int32")
+    assert (signed.code_low, signed.code_high) == (-128, 127)
+
+
+def test_a_device_ranges_on_no_more_samples_than_it_takes_at_once() -> None:
+    class Small(Healthy):
+        def describe(self) -> Capabilities:
+            return replace(super().describe(), max_batch=3)
+
+        def set_range(self, drive: Values, *, key: Key) -> Ranged:
+            assert len(single(drive, self.capabilities.drives[0])) <= 3
+            return super().set_range(drive, key=key)
+
+    ranged = fenced(Small(Key(3))).set_range(torch.full((9, INPUTS), 0.5), key=Key(0))
+    assert ranged.passes <= 3

@@ -111,3 +111,11 @@ def test_using_a_key_leaves_the_global_generators_alone(seed: int) -> None:
     assert torch.equal(before[0], after[0])
     assert (before[1] == after[1]).all()
     assert before[2] == after[2]
+
+
+def test_a_numpy_integer_names_the_same_stream_as_a_plain_one() -> None:
+    one, other = Key(1).child("read", 3), Key(1).child("read", np.int64(3))
+    assert one == other
+    assert one.entropy() == other.entropy()
+    starts = [next(one.blocks(first, 5)) for first in (0, np.int64(0))]
+    assert starts[0].key.entropy() == starts[1].key.entropy()

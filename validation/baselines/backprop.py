@@ -15,6 +15,7 @@ from torch import Tensor
 from pib.augment import Augment
 from pib.network import Network
 from pib.rule import warmed_cosine
+from pib.sampling import draw
 from pib.unit import Unit, feature
 from twin.key import Key
 
@@ -155,7 +156,7 @@ def measured_on_chip(
     which reads the measured frames.
     """
     measured: list[Tensor] = []
-    some = torch.randperm(len(images), generator=key.child("some").torch())[:500]
+    some = draw(len(images), 500, key.child("some"))
     for index, (unit, (weight, bias)) in enumerate(zip(network.units, net.layers, strict=True)):
         weight = weight.clone()
         before = measured[-1] if measured else None
