@@ -22,12 +22,14 @@ class Network:
     full drive; set once the unit is trained (`calibrate_link`). copies: how
     often the features before it are repeated in each unit's drive: on a
     modulator, what fills few pixels beside a whole image is hardly seen.
+    shared_clock: while one device works the others wait, and so age.
     """
 
     units: Sequence[Unit]
     skip: bool = True
     scales: list[float] = field(default_factory=list)
     copies: Sequence[int] = ()
+    shared_clock: bool = False
 
     def __post_init__(self) -> None:
         if not self.units:
@@ -84,6 +86,21 @@ class Network:
             steps = self.chain(rows, key=key, until=until, first_sample=start, phase=phase)
             parts.append([z for _, z in steps])
         return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+    def catch_up(self) -> None:
+        """With a shared clock, let every device wait for what the others took.
+
+        What each has worked and waited is in the ledger, so a resumed run goes
+        on alike. Devices that keep wall-clock time age by themselves.
+        """
+        if not self.shared_clock:
+            return
+        costs = [unit.fence.ledger.total(unit.name) for unit in self.units]
+        now_s = sum(cost.device_seconds for cost in costs)
+        for unit, cost in zip(self.units, costs, strict=True):
+            behind_s = now_s - cost.device_seconds - cost.waited_seconds
+            if behind_s > 0 and unit.fence.capabilities.clock == "virtual":
+                unit.fence.wait(behind_s)
 
     def calibrate_link(self, index: int, features: Tensor, quantile: float = 0.999) -> None:
         """Let the given quantile of a unit's features be a full drive."""

@@ -87,6 +87,7 @@ class Trainer:
             local.whole_step(noting, lambda outcome: self._note(local, outcome))
         if local.step == local.steps:
             self._end(local)
+        self.network.catch_up()
 
     def write_again(self, index: int) -> None:
         """Repeat the last write to unit `index`, for a device that has lost it."""

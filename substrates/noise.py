@@ -21,35 +21,43 @@ def standard_normal(
     shape: tuple[int, ...],
     shots: int | None = None,
     device: torch.device | str = "cpu",
+    out: Tensor | None = None,
 ) -> Tensor:
     """Independent N(0, 1), (batch, *shape) or (shots, batch, *shape), float32.
 
     Sample n of shot s is the same for any first_sample and batch that cover n.
+    out: a contiguous buffer of the result's shape to fill, without shots.
     """
     if shots is not None:
         each = (key.child("shot", s) for s in range(shots))
         return torch.stack(
             [standard_normal(k, first_sample, batch, shape, None, device) for k in each]
         )
-    out = torch.empty((batch, *shape), device=device)
-    width = math.prod(shape)
+    if out is None:
+        out = torch.empty((batch, *shape), device=device)
+    rows = out.view(batch, math.prod(shape))
+    generator = torch.Generator(device=rows.device)
     for block in key.blocks(first_sample, batch):
-        rows = block.offset + block.stop - block.start
-        drawn = _normals(block.key, rows, width, device)
-        out[block.start : block.stop] = drawn[block.offset : rows].view(-1, *shape)
+        generator.manual_seed(block.entropy())
+        _fill(rows[block.start : block.stop], generator, block.offset)
     return out
 
 
-def _normals(key: Key, rows: int, width: int, device: torch.device | str) -> Tensor:
-    """The first `rows` rows of a block of SAMPLE_BLOCK rows of N(0, 1)."""
-    if torch.device(device).type != "cpu":
+def _fill(rows: Tensor, generator: torch.Generator, offset: int) -> None:
+    """Rows from `offset` on of a block of SAMPLE_BLOCK rows of N(0, 1)."""
+    count, width = rows.shape
+    if rows.device.type != "cpu":
         # A GPU generator's stream depends on the size: draw the whole block.
-        return torch.randn((SAMPLE_BLOCK, width), generator=key.torch(device), device=device)
-    # On the CPU torch fills in groups of 16, so a prefix of whole groups is
-    # the prefix of the whole block; a single sample need not cost a block.
-    count = -(-rows * width // 16) * 16
-    drawn = torch.randn(count, generator=key.torch())
-    return drawn[: rows * width].view(rows, width)
+        drawn = torch.randn((SAMPLE_BLOCK, width), generator=generator, device=rows.device)
+        rows.copy_(drawn[offset : offset + count])
+    elif offset == 0 and count * width % 16 == 0:
+        rows.normal_(generator=generator)
+    else:
+        # On the CPU torch fills in groups of 16, so a prefix of whole groups is
+        # the prefix of the whole block; a single sample need not cost a block.
+        needed = (offset + count) * width
+        drawn = torch.randn(-(-needed // 16) * 16, generator=generator)
+        rows.copy_(drawn[offset * width : needed].view(count, width))
 
 
 def poisson(key: Key, first_sample: int, mean: Tensor, shots: int | None = None) -> Tensor:

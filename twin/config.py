@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -18,6 +19,9 @@ Config = TypeVar("Config")
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 """For pydantic dataclasses: unknown keys and non-finite numbers are errors."""
+
+LONGEST = 200
+"""Characters of an offending value that an error shows."""
 
 
 def build(kind: type[Config], options: Mapping[str, Any], where: str) -> Config:
@@ -39,7 +43,9 @@ def _line(kind: type, finding: Any, where: str) -> str:
         *above, name = finding["loc"]
         known = field_names(_table_at(kind, above))
         return f"{path}: unknown key. {nearest(str(name), known) if known else 'Remove it.'}"
-    return f"{path}: {finding['msg']}, got {finding['input']!r}."
+    given = repr(finding["input"])
+    given = given if len(given) <= LONGEST else f"{given[:LONGEST]}..."
+    return f"{path}: {finding['msg']}, got {given}."
 
 
 def _table_at(kind: Any, path: Sequence[str | int]) -> Any:
@@ -48,8 +54,11 @@ def _table_at(kind: Any, path: Sequence[str | int]) -> Any:
         if isinstance(part, int):
             kind = next((a for a in get_args(kind) if a is not Ellipsis), None)
         else:
-            field = getattr(kind, "model_fields", {}).get(part)
+            fields = getattr(kind, "model_fields", None) or getattr(kind, "__pydantic_fields__", {})
+            field = fields.get(part)
             kind = None if field is None else field.annotation
+        if get_origin(kind) in (Union, UnionType):
+            kind = next((a for a in get_args(kind) if a is not NoneType), None)
     return kind
 
 

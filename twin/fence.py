@@ -141,12 +141,13 @@ class Fence:
         turned = dial_value(self.capabilities.dial(dial), value, self.name)
         return self._call(lambda k: self._backend.adjust(dial, turned, key=k), key)
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, *, phase: str = "wait") -> None:
         """Let `seconds` of device time pass."""
         if not (math.isfinite(seconds) and seconds >= 0):
             raise DialError(f"{self.name}: a wait must be finite and >= 0 s, got {seconds}.")
         with self._guard():
             self._backend.wait(seconds)
+        self.ledger.add(self.name, phase, Cost(waited_seconds=seconds))
 
     def snapshot(self) -> Snapshot:
         """The device's complete state; Unsupported where not restorable."""

@@ -10,6 +10,7 @@ import hashlib
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -23,16 +24,28 @@ Part = str | int
 
 @dataclass(frozen=True)
 class Block:
-    """A run of samples inside one aligned block.
+    """A run of samples inside one aligned block of noise of `parent`.
 
-    key: the stream of the block; offset: first sample inside the block;
-    start, stop: the rows of the batch it covers.
+    index: of the block; offset: first sample inside it; start, stop: the rows
+    of the batch it covers.
     """
 
-    key: Key
+    parent: Key
+    index: int
     offset: int
     start: int
     stop: int
+
+    @property
+    def key(self) -> Key:
+        """The stream of the block."""
+        return self.parent.child("block", self.index)
+
+    def entropy(self) -> int:
+        """The same number as `key.entropy()`, from a hash that is begun once."""
+        hashed = self.parent._hash.copy()
+        hashed.update(f"\x1f'block'\x1f{self.index}".encode())
+        return _whole(hashed)
 
 
 @dataclass(frozen=True)
@@ -62,11 +75,14 @@ class Key:
 
     def entropy(self) -> int:
         """A 63-bit integer that depends on the seed and the whole path."""
+        return _whole(self._hash)
+
+    @cached_property
+    def _hash(self) -> hashlib.blake2b:
         # repr of each part keeps 1 and "1" apart; the separator cannot occur
         # unescaped inside a repr, so ("ab", "c") and ("a", "bc") differ.
         text = "\x1f".join([repr(self.seed), *map(repr, self.path)])
-        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "little") >> 1
+        return hashlib.blake2b(text.encode(), digest_size=8)
 
     def torch(self, device: torch.device | str = "cpu") -> torch.Generator:
         """A fresh torch generator on `device`, at the start of this stream."""
@@ -83,5 +99,9 @@ class Key:
         while row < batch:
             index, offset = divmod(first_sample + row, SAMPLE_BLOCK)
             stop = min(batch, row + SAMPLE_BLOCK - offset)
-            yield Block(self.child("block", index), offset, row, stop)
+            yield Block(self, index, offset, row, stop)
             row = stop
+
+
+def _whole(hashed: hashlib.blake2b) -> int:
+    return int.from_bytes(hashed.digest(), "little") >> 1

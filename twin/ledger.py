@@ -15,7 +15,8 @@ class Cost:
     """Sums over a run.
 
     passes: samples x shots that went through the physics. writes: calls to
-    program. cells: elements written. digital_operations: an estimate of the
+    program. cells: elements written. device_seconds: at work; waited_seconds:
+    device time let pass on purpose. digital_operations: an estimate of the
     multiply-adds of training steps beside the device (layer and loss; a
     spectrum counts 3 n^3 whatever the objective).
     """
@@ -26,6 +27,7 @@ class Cost:
     cells: int = 0
     ranging_passes: int = 0
     device_seconds: float = 0.0
+    waited_seconds: float = 0.0
     joules: float = 0.0
     digital_operations: int = 0
 

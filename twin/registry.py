@@ -5,9 +5,11 @@ Our own substrates use the same door as everybody: a distribution declares
     [project.entry-points."pib_twin.backends"]
     my-rig = "my_package.driver:make"
 
-where ``make(*, key, **options)`` returns a backend. Two prefixes wrap:
+where ``make(*, key, **options)`` returns a backend. Three prefixes wrap:
 ``replay:FOLDER`` answers from a recording, ``faulty+NAME`` makes the backend
-NAME fail now and then (option ``fault_rate``, a probability per call).
+NAME fail now and then (option ``fault_rate``, a probability per call),
+``broken+NAME`` adds fault dials that it lacks (option ``code_weight``, see
+``twin.broken``).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from twin.backend import MinimalBackend
+from twin.broken import Broken
 from twin.errors import ConfigError, UnknownName, nearest
 from twin.key import Key
 from twin.recording import Recording
@@ -44,6 +47,10 @@ def open_backend(name: str, *, key: Key, **options: Any) -> MinimalBackend:
         rate = float(options.pop("fault_rate", 0.01))
         inner = open_backend(name.removeprefix("faulty+"), key=key, **options)
         return Faulty(inner, key.child("faulty"), rate=rate)
+    if name.startswith("broken+"):
+        weight = options.pop("code_weight", 1)
+        inner = open_backend(name.removeprefix("broken+"), key=key, **options)
+        return Broken(inner, code_weight=weight)
     installed = _installed()
     if name not in installed:
         raise UnknownName(f"no backend is called {name!r}. {nearest(name, installed)}")

@@ -104,7 +104,7 @@ def check(
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="entropy or train")],
+    what: Annotated[str, typer.Argument(help="entropy, train or memristor")],
     out: Out = None,
     quick: Quick = False,
     data: Data = None,
@@ -114,6 +114,36 @@ def bench(
         from validation.bench import main as benching
 
         benching.main(what, out, quick, data, _typed())
+
+
+@app.command()
+def validate(
+    what: Annotated[str, typer.Argument(help="A substrate: memristor")],
+    out: Out = None,
+    quick: Quick = False,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Every physical law against a closed form or an independent oracle."""
+    with _friendly():
+        from validation.physics import main as physics
+
+        physics.main(what, out, quick, seed, _typed())
+
+
+@app.command("fit-device")
+def fit_device(
+    measurements: Annotated[Path, typer.Argument(metavar="MEASUREMENTS.csv")],
+    out: Out = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the held-out cells.")] = 0,
+) -> None:
+    """Fit a memristor technology to measured cells.
+
+    Columns of the table: time_s, target_siemens, conductance_siemens, cell.
+    """
+    with _friendly():
+        from validation import devicefit
+
+        devicefit.main(measurements, out, _typed(), seed)
 
 
 @app.command()

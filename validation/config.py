@@ -53,9 +53,11 @@ class ObjectiveTable(_Table):
 class NetworkTable(_Table):
     """skip: later units also see the image. hard_examples: their batches are
     weighted by what the units before them get wrong, with hard_offset added.
-    readout: what the classifier sees."""
+    readout: what the classifier sees. shared_clock: devices age while others
+    work."""
 
     skip: bool = True
+    shared_clock: bool = True
     hard_examples: bool = True
     hard_offset: Annotated[float, Field(gt=0, le=10)] = 0.1
     readout: Literal["all", "last"] = "all"

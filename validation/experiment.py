@@ -79,7 +79,9 @@ def build_network(
         units.append(_unit(table, index, inputs, key, ledger, run_id))
         before = table.outputs
     copies = [table.feature_copies for table in config.unit]
-    return Network(units, skip=config.network.skip, copies=copies)
+    return Network(
+        units, skip=config.network.skip, copies=copies, shared_clock=config.network.shared_clock
+    )
 
 
 def _unit(table: UnitTable, index: int, inputs: int, key: Key, ledger: Ledger, run_id: str) -> Unit:

@@ -1,7 +1,6 @@
-"""From one matrix to arrays of limited size: tiles and their partial sums.
+"""From one matrix to arrays of limited size, and the buffers of a pass.
 
 Rows are inputs (word lines), columns are signed outputs (pairs of bit lines).
-Wires are ideal here; every tile sees the full read voltage.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ def split_evenly(count: int, limit: int) -> tuple[slice, ...]:
 class Tiling:
     """How a matrix is laid out on arrays of at most (array_rows, array_cols).
 
-    Columns do not influence each other with ideal wires, so the column tiles
-    count arrays only; row tiles each have their own converters.
+    Row tiles each have their own converters; column tiles matter to the wires.
     """
 
     rows: tuple[slice, ...]
@@ -46,15 +44,6 @@ class Tiling:
     def arrays(self) -> int:
         return len(self.rows) * len(self.cols)
 
-    def partial_sums(self, drive: Tensor, matrix: Tensor, out: Tensor) -> Tensor:
-        """Products of each row tile, written to `out` (batch, row tiles, outputs).
-
-        drive: (batch, inputs); matrix: (inputs, outputs).
-        """
-        for tile, rows in enumerate(self.rows):
-            torch.mm(drive[:, rows], matrix[rows], out=out[:, tile])
-        return out
-
 
 class Scratch:
     """Buffers kept from pass to pass; never part of a chip's state.
@@ -64,11 +53,20 @@ class Scratch:
 
     def __init__(self) -> None:
         self._kept: dict[str, Tensor] = {}
+        self._views: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+
+    def kept(self) -> list[Tensor]:
+        """All buffers, for whoever wants to know how large they are."""
+        return list(self._kept.values())
 
     def take(self, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """A float32 buffer of this shape with arbitrary contents."""
-        size = math.prod(shape)
-        kept = self._kept.get(name)
-        if kept is None or kept.numel() < size:
-            kept = self._kept[name] = torch.empty(size, device=device)
-        return kept[:size].view(shape)
+        view = self._views.get((name, shape))
+        if view is None:
+            size = math.prod(shape)
+            kept = self._kept.get(name)
+            if kept is None or kept.numel() < size:
+                kept = self._kept[name] = torch.empty(size, device=device)
+                self._views = {of: v for of, v in self._views.items() if of[0] != name}
+            view = self._views[name, shape] = kept[:size].view(shape)
+        return view

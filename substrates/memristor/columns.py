@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from substrates.converter import half_span
-from substrates.memristor import device
-from substrates.memristor.array import Scratch, Tiling
-from substrates.memristor.presets import CrossbarConfig
+from substrates.converter import signed_codes_
+from substrates.memristor.array import Scratch
+from substrates.memristor.cells import Moment
+from substrates.memristor.conduction import effective_volts
+from substrates.memristor.converters import Errors
+from substrates.memristor.floor import density_per_siemens
+from substrates.memristor.layout import Layout
+from substrates.memristor.traits import Nonlinearity
 from substrates.noise import standard_normal
 from twin.key import SAMPLE_BLOCK, Key
 
@@ -21,80 +25,176 @@ CHUNK_VALUES = 2**18
 
 
 @dataclass(frozen=True)
-class Columns:
-    """All that a pass needs of conductances and ranges, as two matrices.
+class Shot:
+    """Current noise of the conductances that grows with the voltage.
 
-    gain: codes per unit drive, (inputs, outputs). noise: variance of that in
-    one shot, None without read noise. row_joules: energy of a full-voltage
-    read on each row, (inputs,). log_age: the age it holds for.
+    weight: codes^2 per (A^2 / S), conductances in it, (slices, inputs, outputs).
     """
 
-    tiling: Tiling
+    weight: Tensor
+    temperature_k: float
+    fano: float
+    bandwidth_hz: float
+    volts: float
+
+    def drive(self, x: Tensor) -> Tensor:
+        """Variance per siemens of a row at drive x, beyond its thermal part, A^2 / S."""
+        # In double: near zero volts the two differ in their last bits only.
+        at = density_per_siemens(x.double() * self.volts, self.temperature_k, self.fano)
+        still = density_per_siemens(x.new_zeros((1,)).double(), self.temperature_k, self.fano)
+        return ((at - still) * self.bandwidth_hz).float().clamp_(min=0)
+
+
+@dataclass(frozen=True)
+class Drive:
+    """Row voltages of some samples, all (batch, phases, inputs), 1 = full voltage.
+
+    levels: as applied. linear: what linear cells would need for the same
+    currents. squares: of that.
+    """
+
+    levels: Tensor
+    linear: Tensor
+    squares: Tensor
+
+
+@dataclass(frozen=True)
+class Columns:
+    """All that a pass needs of conductances, converters and ranges.
+
+    gain: codes per unit drive, (slices, inputs, outputs). noise: variance of
+    that in one shot, None without read noise. shared: the same of a reference
+    column that all outputs subtract, siemens^2 per squared drive, (slices, inputs,
+    1), with each column's codes per siemens, (converters, outputs). steady:
+    variance whatever the drive, (converters, outputs). row_joules: energy of a
+    full-voltage read on each row, (inputs,). curve: of the cells' I-V, None if
+    linear. volts: of a drive of 1. moment: when it holds.
+    """
+
+    layout: Layout
     scratch: Scratch
     gain: Tensor
     noise: Tensor | None
+    shared: tuple[Tensor, Tensor] | None
+    steady: Tensor | None
+    shot: Shot | None
+    errors: Errors
     row_joules: Tensor
-    log_age: float
+    curve: Nonlinearity | None
+    volts: float
+    bits: int
+    moment: Moment
 
-    @staticmethod
-    def of(
-        g: Tensor,
-        full_scale_a: Tensor,
-        read_noise: float,
-        log_age: float,
-        tiling: Tiling,
-        scratch: Scratch,
-        config: CrossbarConfig,
-    ) -> Columns:
-        """Fold conductances (2, inputs, outputs), S, and full scales (outputs,), A."""
-        volts = config.read_voltage_v
-        # Codes per siemens on a row at the full read voltage, (outputs,).
-        scale = volts * half_span(config.adc_bits) / full_scale_a
-        noise = None
-        if read_noise > 0:
-            noise = device.read_variance(g, read_noise).mul_(scale.square())
-        return Columns(
-            tiling=tiling,
-            scratch=scratch,
-            gain=(g[0] - g[1]).mul_(scale),
-            noise=noise,
-            row_joules=g.sum((0, 2)) * (volts**2 * config.read_time_s),
-            log_age=log_age,
-        )
+    def currents(
+        self, drive: Drive, key: Key, first: int, shots: int | None, start: int = 0
+    ) -> Iterator[Tensor]:
+        """Noisy signals in codes, (batch, banks, outputs), shot by shot from `start`.
 
-    def currents(self, drive: Tensor, key: Key, first: int, shots: int | None) -> Iterator[Tensor]:
-        """Noisy tile currents in codes, (batch, row tiles, outputs), shot by shot.
-
-        drive: (batch, inputs) in [0, 1], on the DAC's grid. The tensors may be
-        changed by the caller, and are used up before the next pass begins.
+        The tensors may be changed by the caller, and are used up before the next
+        pass begins.
         """
-        mean = self._sums("mean", drive, self.gain)
-        if self.noise is None:
-            yield from (mean.clone() for _ in range(shots or 1))
-            return
-        squares = self.scratch.take("squares", tuple(drive.shape), drive.device)
-        torch.square(drive, out=squares)
-        sigma = self._sums("sigma", squares, self.noise).sqrt_()
-        shape = tuple(mean.shape[1:])
-        for shot in range(shots or 1):
+        mean = self._sums("mean", drive.linear, self.gain)
+        if self.errors.offset is not None:
+            self._per_phase(mean).add_(self.errors.offset)
+        sigma = self._sigma(drive)
+        joint = self._joint_sigma(drive)
+        for shot in range(start, start + (shots or 1)):
             stream = key.child("shot", shot) if shots else key
-            noise = standard_normal(stream, first, len(drive), shape, device=drive.device)
-            yield torch.addcmul(mean, noise, sigma, out=noise)
+            if sigma is None and joint is None:
+                signal = mean.clone()
+            else:
+                signal = self._noisy(mean, sigma, joint, stream, first)
+            if self.errors.inl is not None:
+                self.errors.bend_(self._per_phase(signal), self.bits)
+            yield signal
+
+    def convert_(self, signal: Tensor) -> tuple[Tensor, int]:
+        """Codes (batch, outputs), int32, all banks added up with their powers of
+        two, and how many conversions ended at an end of the range."""
+        at_end = signed_codes_(signal, self.bits)
+        if signal.shape[1] == 1:
+            return signal[:, 0].to(torch.int32), at_end
+        if self.layout.plain:
+            return signal.sum(1).to(torch.int32), at_end
+        weights = self.layout.bank_weights(signal.device)
+        return torch.einsum("bko,k->bo", signal, weights).to(torch.int32), at_end
+
+    def driven(self, levels: Tensor) -> Drive:
+        """levels: (batch, phases, inputs) in [0, 1], on the DAC's grid."""
+        linear = levels
+        if self.curve is not None:
+            linear = effective_volts(levels * self.volts, self.curve).div_(self.volts)
+        squares = self.scratch.take("squares", tuple(levels.shape), levels.device)
+        return Drive(levels, linear, torch.square(linear, out=squares))
+
+    def joules(self, drive: Drive) -> float:
+        """Energy in the array for these samples, sum V^2 G t, read noise aside."""
+        # V times I, which with curved cells is not the square of either.
+        power = drive.squares if self.curve is None else drive.levels * drive.linear
+        return float(power.sum((0, 1)) @ self.row_joules)
+
+    def _noisy(
+        self, mean: Tensor, sigma: Tensor | None, joint: Tensor | None, stream: Key, first: int
+    ) -> Tensor:
+        batch, banks, outputs = mean.shape
+        extra = 0 if joint is None else 1
+        shape = (banks, outputs + extra)
+        buffer = self.scratch.take("noise", (batch, *shape), mean.device)
+        noise = standard_normal(stream, first, batch, shape, device=mean.device, out=buffer)
+        if joint is None:
+            assert sigma is not None
+            return torch.addcmul(mean, noise, sigma, out=noise)
+        own = mean if sigma is None else torch.addcmul(mean, noise[..., :-1], sigma)
+        return own - joint * noise[..., -1:]
+
+    def _sigma(self, drive: Drive) -> Tensor | None:
+        """Standard deviation of each bank's signal, codes; None without noise."""
+        variance = None
+        if self.noise is not None:
+            variance = self._sums("variance", drive.squares, self.noise)
+        if self.shot is not None:
+            more = self._sums("shot", self.shot.drive(drive.levels), self.shot.weight)
+            variance = more if variance is None else variance.add_(more)
+        if self.steady is not None:
+            if variance is None:
+                shape = (len(drive.levels), self.layout.banks, self.gain.shape[2])
+                variance = self.scratch.take("variance", shape, self.gain.device).zero_()
+            self._per_phase(variance).add_(self.steady)
+        return None if variance is None else variance.sqrt_()
+
+    def _joint_sigma(self, drive: Drive) -> Tensor | None:
+        """Codes per standard deviation of the reference, (batch, banks, outputs)."""
+        if self.shared is None:
+            return None
+        variance, codes = self.shared
+        sigma = self._sums("joint", drive.squares, variance).sqrt_()
+        return (self._per_phase(sigma) * codes).flatten(1, 2)
 
     def _sums(self, name: str, drive: Tensor, matrix: Tensor) -> Tensor:
-        shape = (len(drive), len(self.tiling.rows), matrix.shape[1])
+        """Products of each phase, slice and row tile: (batch, banks, columns)."""
+        batch, phases, inputs = drive.shape
+        shape = (batch, self.layout.banks, matrix.shape[2])
         out = self.scratch.take(name, shape, drive.device)
-        return self.tiling.partial_sums(drive, matrix, out)
+        if shape[1] == 1:
+            torch.mm(drive.view(batch, inputs), matrix[0], out=out.view(batch, shape[2]))
+            return out
+        bank = 0
+        for phase in range(phases):
+            for slice_ in matrix:
+                for rows in self.layout.tiling.rows:
+                    torch.mm(drive[:, phase, rows], slice_[rows], out=out[:, bank])
+                    bank += 1
+        return out
 
-    def joules(self, drive: Tensor) -> float:
-        """Energy in the array for these samples, sum V^2 G t, read noise aside."""
-        return float(drive.square().sum(0) @ self.row_joules)
+    def _per_phase(self, signal: Tensor) -> Tensor:
+        """(batch, phases, converters, outputs) of (batch, banks, outputs), a view."""
+        return signal.unflatten(1, (self.layout.phases, self.layout.converters))
 
 
 def chunks(batch: int, first_sample: int, conversions: int) -> Iterator[slice]:
     """Rows of a batch in whole blocks of noise, cut at fixed sample numbers.
 
-    conversions: per sample, row tiles x outputs.
+    conversions: per sample, banks x outputs.
     """
     stride = SAMPLE_BLOCK * max(1, CHUNK_VALUES // (SAMPLE_BLOCK * conversions))
     start = 0

@@ -1,19 +1,25 @@
-"""Which cells and converter columns of one chip are broken, and how.
+"""Which cells, rows and converter columns of one chip are broken, and how.
 
-A chip's faults are drawn once from its own key. Each element has a fixed
-score in [0, 1) and is faulty where the score is below the dial's fraction, so
-the faults at a larger fraction contain those at a smaller one.
+A chip's own faults are drawn once from its key. Each element has a fixed score
+in [0, 1) and is faulty where the score is below the dial's fraction, so the
+faults at a larger fraction contain those at a smaller one. Maps installed by
+dial come on top and win.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from substrates.converter import half_span
+from substrates.memristor.encoding import Encoding
 from twin.key import Key
+
+CELL_KINDS = ("stuck_low_fraction", "stuck_high_fraction", "stuck_cell_fraction")
+"""From weakest to strongest: a cell hit twice stays at a random conductance."""
 
 
 @dataclass(frozen=True)
@@ -34,44 +40,84 @@ class StuckColumns:
         """The same on another torch device."""
         return StuckColumns(self.mask.to(device), self.codes.to(device))
 
-    def apply(self, codes: Tensor, row_tiles: int) -> Tensor:
-        """`codes` (..., outputs) with stuck columns at row_tiles x their code."""
-        return torch.where(self.mask, self.codes * row_tiles, codes)
+    def apply(self, codes: Tensor, banks: int) -> Tensor:
+        """`codes` (..., outputs) with stuck columns at `banks` times their code."""
+        return torch.where(self.mask, self.codes * banks, codes)
 
 
 class Faults:
-    """The fault scores of one chip of (inputs, outputs) pairs.
+    """The faults of one chip; maps: by the names of the dials that hold them.
 
     Drawn on the CPU, so that a chip is the same wherever it is computed.
     """
 
-    def __init__(self, key: Key, inputs: int, outputs: int, adc_bits: int) -> None:
-        self._key = key
-        self._shape = (2, inputs, outputs)
+    def __init__(self, key: Key, encoding: Encoding, adc_bits: int) -> None:
+        self._key, self._encoding = key, encoding
         half = half_span(adc_bits)
         self.healthy_code = -half - 1
+        self.maps: dict[str, Tensor] = {}
+        outputs = encoding.outputs
         self._stuck = torch.rand(outputs, generator=key.child("stuck column").torch())
         self._dead = torch.rand(outputs, generator=key.child("dead column").torch())
         codes = key.child("stuck code").torch()
         self._codes = torch.randint(-half, half, (outputs,), generator=codes, dtype=torch.int32)
 
-    def columns(self, stuck: float, dead: float, given: Tensor) -> StuckColumns:
-        """Faulty columns at these fractions; a code in `given` comes first.
+    def columns(self, dials: Mapping[str, float]) -> StuckColumns:
+        """Faulty converters; a code in the map comes first.
 
-        given: (outputs,), the code a column is stuck at, or healthy_code.
         A dead column (code 0) goes before a drawn stuck one.
         """
-        is_dead, is_given = self._dead < dead, given != self.healthy_code
+        is_dead = self._dead < dials["dead_column_fraction"]
+        mask = (self._stuck < dials["stuck_column_fraction"]) | is_dead
         codes = torch.where(is_dead, torch.zeros_like(self._codes), self._codes)
-        codes = torch.where(is_given, given.to(torch.int32), codes)
-        return StuckColumns((self._stuck < stuck) | is_dead | is_given, codes)
+        given = self.maps.get("stuck_column_code")
+        if given is not None:
+            is_given = given != self.healthy_code
+            codes = torch.where(is_given, given.to(torch.int32), codes)
+            mask = mask | is_given
+        return StuckColumns(mask, codes)
 
-    def cells(self, fraction: float) -> tuple[Tensor, Tensor]:
-        """Stuck cells: a mask and where in the window [0, 1] each one sits.
+    def stuck_cells(self, dials: Mapping[str, float]) -> tuple[Tensor, Tensor] | None:
+        """Cells that no write moves: a mask and where in the window [0, 1] each sits.
 
-        Both (2, inputs, outputs). Drawn anew at each call: a chip without
-        stuck cells need not hold the scores of all its cells.
+        None if there are none. Drawn anew at each call: a chip without stuck
+        cells need not hold the scores of all its cells.
         """
-        scores = torch.rand(self._shape, generator=self._key.child("stuck cell").torch())
-        levels = torch.rand(self._shape, generator=self._key.child("stuck level").torch())
-        return scores < fraction, levels
+        mask, level = torch.zeros(self._encoding.shape, dtype=torch.bool), None
+        for name, at in zip(CELL_KINDS, (0.0, 1.0, None), strict=True):
+            if dials[name] == 0:
+                continue
+            own = self._scores(name.removesuffix("_fraction").replace("_", " ")) < dials[name]
+            where = self._scores("stuck level") if at is None else torch.tensor(at)
+            level = torch.where(own, where, 0.0 if level is None else level)
+            mask |= own
+        given = self.maps.get("stuck_cell_level")
+        if given is not None:
+            level = torch.where(given >= 0, given, 0.0 if level is None else level)
+            mask |= given >= 0
+        return None if level is None else (mask, level)
+
+    def never_verify(self) -> Tensor | None:
+        """Cells that no verifying read accepts, bool; None if there are none."""
+        given = self.maps.get("never_verifies")
+        return None if given is None else given > 0
+
+    def rows(self, dials: Mapping[str, float]) -> Tensor | None:
+        """Factor on each row's voltage, (inputs,): 0 where dead; None if all are alive."""
+        scores = torch.rand(self._encoding.inputs, generator=self._key.child("dead row").torch())
+        dead = scores < dials["dead_row_fraction"]
+        if "dead_row" in self.maps:
+            dead = dead | (self.maps["dead_row"] > 0)
+        return (~dead).float() if bool(dead.any()) else None
+
+    def column_factors(self) -> Tensor | None:
+        """Factor on each column's signal, (outputs,): mis-ranged converters and
+        open bit lines (0); None if there are none."""
+        gain, open_line = self.maps.get("column_gain"), self.maps.get("dead_column")
+        if gain is None and open_line is None:
+            return None
+        factors = torch.ones(self._encoding.outputs) if gain is None else gain
+        return factors if open_line is None else factors * (open_line <= 0)
+
+    def _scores(self, name: str) -> Tensor:
+        return torch.rand(self._encoding.shape, generator=self._key.child(name).torch())

@@ -1,104 +1,16 @@
-"""What a crossbar is made of: its configuration, with unit and source of each
-number. "assumed" marks a round figure without a source.
-"""
+"""Named chips, and how options, a preset and a technology make a configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Self
+from typing import Any
 
-import torch
-from pydantic import Field, model_validator
-from pydantic.dataclasses import dataclass
-
-from twin.config import STRICT
-
-CMO_WINDOW_SIEMENS = 82e-6
-CMO_MEAN_SIEMENS = 0.089e-6
-CMO_SPREAD_SIEMENS = 0.0420e-6
-"""CMO/HfOx 1T1R: window 8 to 90 uS, loss and broadening per unit of ln(t / 1 s).
-Falcone et al. 2025, arXiv 2502.04524, fitted at 50 uS."""
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Bits = Annotated[int, Field(ge=1, le=16)]
-Slope = Annotated[float, Field(ge=0, le=0.1)]
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class CrossbarConfig:
-    """A 1T1R crossbar of signed pairs, read in parallel by one ADC per column."""
-
-    inputs: Count = 64
-    """Rows of the matrix."""
-    outputs: Count = 32
-    """Columns of the matrix; each is a differential pair."""
-    array_rows: Count = 128
-    """Rows of one physical array; a taller matrix is tiled. Assumed."""
-    array_cols: Count = 128
-    """Columns of pairs of one physical array. As a 2T2R chip with 128 pairs per row."""
-    g_min_siemens: Annotated[float, Field(ge=0)] = 2e-6
-    """Lower end of the window, siemens. Assumed for Yao et al., Nature 577 (2020)."""
-    g_max_siemens: Positive = 20e-6
-    """Upper end of the window, siemens. Assumed for Yao et al., Nature 577 (2020)."""
-    read_voltage_v: Positive = 0.2
-    """Row voltage of a drive of 1.0, volts. Assumed for Yao et al., Nature 577 (2020)."""
-    dac_bits: Bits = 8
-    """Bits of a row's drive."""
-    adc_bits: Annotated[int, Field(ge=2, le=16)] = 8
-    """Bits of a column's signed converter."""
-    adc_full_scale_a: Positive | None = None
-    """Nominal full scale of a tile's column, amperes. None: read voltage x window
-    x sqrt(rows of a tile), three sigma for uniformly random drives and weights."""
-    programming_error: Fraction = 0.02
-    """Sigma of a written conductance, fraction of the window. Assumed; published
-    write-verify gives 0.3 % (CMO/HfOx) to 6 % (HfOx after 1 s) of the window."""
-    read_noise: Fraction = 0.02
-    """sigma_G / G per cell and shot. Assumed; CMO/HfOx reads of 1 us give 0.6 %."""
-    relaxation_mean: Slope = CMO_MEAN_SIEMENS / CMO_WINDOW_SIEMENS
-    """Loss of conductance, fraction of the window per unit of ln(t / 1 s)."""
-    relaxation_spread: Slope = CMO_SPREAD_SIEMENS / CMO_WINDOW_SIEMENS
-    """Broadening over cells, fraction of the window per unit of ln(t / 1 s)."""
-    stuck_column_fraction: Fraction = 0.0
-    """Columns whose converter always gives one random code."""
-    dead_column_fraction: Fraction = 0.0
-    """Columns whose converter always gives code 0."""
-    stuck_cell_fraction: Fraction = 0.0
-    """Cells at a random conductance of the window that no write moves."""
-    read_time_s: Positive = 1e-6
-    """One sample through all tiles at once, seconds. CMO/HfOx reads (arXiv 2502.04524)."""
-    adc_joules_per_step: Annotated[float, Field(ge=0)] = 50e-15
-    """Energy of a conversion per 2**bits (Walden figure of merit), joules. Assumed."""
-    write_pulses: Count = 10
-    """Write-verify pulses per cell, mean. Assumed."""
-    write_pulse_s: Positive = 1e-6
-    """One pulse with its verifying read, seconds; cells one after the other. Assumed."""
-    write_pulse_joules: Annotated[float, Field(ge=0)] = 1e-12
-    """Energy of one pulse, joules. Assumed."""
-    compute_device: str = "cpu"
-    """Torch device on which the numbers are computed."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.g_min_siemens >= self.g_max_siemens:
-            raise ValueError(
-                f"g_min_siemens ({self.g_min_siemens:g} S) must be below g_max_siemens "
-                f"({self.g_max_siemens:g} S); widen the window"
-            )
-        try:
-            device = torch.device(self.compute_device)
-        except RuntimeError:
-            raise ValueError(f"compute_device {self.compute_device!r} is no torch device") from None
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError("compute_device is 'cuda' but torch sees none; use 'cpu'")
-        return self
-
-    @property
-    def window_siemens(self) -> float:
-        return self.g_max_siemens - self.g_min_siemens
-
+from substrates.memristor import technology as technologies
+from substrates.memristor.config import CrossbarConfig
+from substrates.memristor.technology import Nonlinearity, Technology
+from twin.config import build
+from twin.errors import ConfigError, UnknownName, nearest
 
 IDEAL: Mapping[str, object] = MappingProxyType(
     {
@@ -111,3 +23,140 @@ IDEAL: Mapping[str, object] = MappingProxyType(
     }
 )
 """Options of a crossbar without imperfections but 16-bit converters."""
+
+PLAIN = ("programming_error", "read_noise", "relaxation_mean", "relaxation_spread")
+"""Laws that a technology replaces; options of these names come on top of it."""
+
+PRESETS: Mapping[str, Mapping[str, object]] = MappingProxyType(
+    {
+        # The defaults of CrossbarConfig, each with its own source.
+        "default": {},
+        "ideal": IDEAL,
+        # Wan et al., Nature 608, 504 (2022): 256 x 256 1T1R of HfOx, 1 to 40 uS; 8-bit
+        # inputs, bit-serial; 8-bit outputs and the wires are assumed.
+        "neurram-like": {
+            "technology": "neurram-hfox",
+            "array_rows": 256,
+            "array_cols": 128,
+            "dac_bits": 4,
+            "dac_phases": 4,
+            "adc_bits": 8,
+            "read_voltage_v": 0.5,
+            "thermal_floor": 1.0,
+        },
+        # The A111 2T2R chip's public simulator: 320 x 128 pairs, 18 uS, 10 mV per input
+        # code in two 4-bit phases, 9-bit signed converters; 2.2 % of the cells never
+        # verified in its write log; 2 % write spread is assumed.
+        "a111-like": {
+            "array_rows": 320,
+            "array_cols": 128,
+            "g_min_siemens": 0.0,
+            "g_max_siemens": 18e-6,
+            "levels": 8,
+            "dac_bits": 8,
+            "dac_phases": 2,
+            "read_voltage_v": 0.15,
+            "adc_bits": 9,
+            "stuck_cell_fraction": 0.022,
+            "thermal_floor": 1.0,
+        },
+        # Falcone et al. 2025, arXiv 2502.04524: CMO/HfOx, 8 to 90 uS, 64 x 64 arrays, reads
+        # of 1 us; 2 % acceptance. Converters are assumed.
+        "cmo-hfox": {
+            "technology": "cmo-hfox-2",
+            "array_rows": 64,
+            "array_cols": 64,
+            "thermal_floor": 1.0,
+        },
+        # Nandakumar et al. 2019 for write, drift and 1/f noise; 256 x 256 arrays and
+        # 8-bit converters as IBM's HERMES (assumed for this combination).
+        "pcm": {
+            "technology": "pcm-nandakumar",
+            "array_rows": 256,
+            "array_cols": 128,
+            "thermal_floor": 1.0,
+        },
+    }
+)
+"""Starting points for CrossbarConfig: what differs from its defaults."""
+
+
+def configured(options: Mapping[str, Any]) -> tuple[CrossbarConfig, Technology | None]:
+    """Configuration and technology from `options`, over options["preset"] if given.
+
+    A technology sets the window and the write pulses unless they are given, and
+    switches the plain laws of cells off unless they are given.
+    Raises UnknownName for a preset, ConfigError for any other key or value.
+    """
+    own = dict(options)
+    preset = own.pop("preset", "default")
+    if preset not in PRESETS:
+        raise UnknownName(
+            f"memristor.preset: no preset {preset!r}. {nearest(str(preset), PRESETS)}"
+        )
+    merged: dict[str, Any] = {**PRESETS[preset], **own}
+    technology = None
+    if merged.get("technology") is not None:
+        technology = technologies.load(merged["technology"])
+        merged = {**_implied(technology), **merged}
+    config = build(CrossbarConfig, merged, "memristor")
+    if technology is not None:
+        _fits(config, technology)
+    return config, technology
+
+
+def curve(config: CrossbarConfig, technology: Technology | None) -> Nonlinearity | None:
+    """The I-V curve of the cells, None if linear; ConfigError where it cannot be had."""
+    own = None if technology is None else technology.nonlinearity
+    if config.cubic_per_v2 > 0:
+        if own is not None:
+            raise ConfigError(
+                f"memristor.cubic_per_v2: {config.technology!r} has an I-V curve of its own; "
+                "leave cubic_per_v2 out."
+            )
+        own = Nonlinearity(
+            cubic_per_v2=config.cubic_per_v2, v_max=config.read_voltage_v, source="the options"
+        )
+    lines = (config.word_ohm, config.bit_ohm, config.driver_ohm, config.sense_ohm)
+    if own is not None and (config.series_ohm > 0 or any(lines)):
+        raise ConfigError(
+            "memristor: cells with a curved I-V behind wires or access transistors need a solve "
+            "for every sample, which is not offered; set series_ohm, word_ohm, bit_ohm, "
+            "driver_ohm and sense_ohm to 0, or take linear cells."
+        )
+    if own is not None and config.read_voltage_v > own.v_max:
+        raise ConfigError(
+            f"memristor.read_voltage_v: {config.read_voltage_v:g} V is beyond the I-V curve of "
+            f"{config.technology!r}, which holds to {own.v_max:g} V; lower it."
+        )
+    return own
+
+
+def _implied(technology: Technology) -> dict[str, Any]:
+    return {
+        **dict.fromkeys(PLAIN, 0.0),
+        "g_min_siemens": technology.g_min_siemens,
+        "g_max_siemens": technology.g_max_siemens,
+        "write_pulse_s": technology.pulse_s,
+        "write_pulse_joules": technology.pulse_joules,
+    }
+
+
+def _fits(config: CrossbarConfig, technology: Technology) -> None:
+    low, high = technology.low_siemens, technology.high_siemens
+    if config.g_min_siemens < low or config.g_max_siemens > high:
+        raise ConfigError(
+            f"memristor: the window {config.g_min_siemens:g} to {config.g_max_siemens:g} S leaves "
+            f"the range of {technology.name!r}, {low:g} to {high:g} S; narrow the window."
+        )
+    table = config.programming_table
+    if table is not None:
+        known = [p.name for p in technology.programming]
+        if table not in known:
+            raise UnknownName(f"memristor.programming_table: no {table!r}. {nearest(table, known)}")
+        law = technology.relaxation
+        if table != known[0] and law is not None and law.kind == "tables":
+            raise ConfigError(
+                f"memristor.programming_table: {table!r} is what {technology.name!r} relaxes to "
+                f"from {known[0]!r}; leave it out and wait, or use another technology."
+            )

@@ -72,7 +72,7 @@ def test_an_ideal_crossbar_is_a_product_within_half_a_level_per_tile(seed, input
     expected = (x.double() @ w.double()) * 0.2 * 18e-6
     level = full_scale_a / 2**15
     # Half a level per tile's converter, and float32 products.
-    slack = (0.5 * len(chip.tiling.rows) + 0.5) * level
+    slack = (0.5 * len(chip.layout.tiling.rows) + 0.5) * level
     assert (amperes(chip, x) - expected).abs().max() < slack
 
 
@@ -87,9 +87,11 @@ def test_tiling_changes_nothing_but_rounding(seed, rows, cols):
     for chip in (whole, tiled):
         chip.program(weights(chip, seed), key=Key(2))
     x = drive(whole, seed=seed)
-    assert tiled.tiling.arrays == len(tiled.tiling.rows) * len(tiled.tiling.cols)
+    assert tiled.layout.tiling.arrays == len(tiled.layout.tiling.rows) * len(
+        tiled.layout.tiling.cols
+    )
     apart = (codes(whole, x) - codes(tiled, x)).abs().max()
-    assert apart <= 0.5 * (len(tiled.tiling.rows) + 1) + 0.1
+    assert apart <= 0.5 * (len(tiled.layout.tiling.rows) + 1) + 0.1
 
 
 @given(count=st.integers(1, 2000), limit=st.integers(1, 300))
@@ -125,7 +127,7 @@ def test_write_error_is_gaussian_with_the_stated_sigma(error):
     chip = make(key=Key(4), inputs=200, outputs=200, programming_error=error)
     w = weights(chip)
     chip.program(w, key=Key(2))
-    targets = device.pair_targets(w, 2e-6, 20e-6)
+    targets = chip.parts.encoding.targets(w)
     z = ((chip.conductances() - targets) / (error * 18e-6)).double()
     # 80,000 cells; no cell is within five sigma of zero conductance.
     n = z.numel()
@@ -138,7 +140,7 @@ def test_write_error_is_gaussian_with_the_stated_sigma(error):
 @given(seed=seeds)
 def test_targets_stay_in_the_window_and_their_difference_is_the_weight(seed):
     w = uniform(seed, 6, 4, low=-1.0)
-    targets = device.pair_targets(w, 2e-6, 20e-6)
+    targets = make(key=Key(0), inputs=6, outputs=4).parts.encoding.targets(w)
     assert targets.min() >= 2e-6 * (1 - 1e-6) and targets.max() <= 20e-6 * (1 + 1e-6)
     assert torch.allclose((targets[0] - targets[1]) / 18e-6, w, atol=1e-6)
     assert torch.allclose(targets.amin(0), torch.tensor(2e-6), rtol=1e-6)
@@ -275,11 +277,11 @@ def test_the_mean_never_rises_and_before_t0_nothing_moves():
 
 @EVERYDAY
 @given(a=st.floats(0, 1e9), b=st.floats(0, 1e9))
-def test_logarithmic_age_is_monotone_within_one_step_and_zero_before_t0(a, b):
+def test_the_grid_of_ages_is_monotone_within_one_step_and_starts_at_t0(a, b):
     early, late = sorted((a, b))
-    assert 0 <= device.log_age(early) <= device.log_age(late)
+    assert device.T0_S <= device.age_on_grid(early) <= device.age_on_grid(late)
     exact = math.log(max(late, device.T0_S))
-    assert -1e-8 <= exact - device.log_age(late) <= device.LOG_STEP
+    assert -1e-8 <= exact - math.log(device.age_on_grid(late)) <= device.LOG_STEP * (1 + 1e-6)
 
 
 def test_each_cell_keeps_one_slope_until_it_is_written_again():
@@ -325,7 +327,7 @@ def test_ranging_fits_each_column_and_is_no_side_effect_of_a_pass():
     assert torch.equal(reading.ratio, ranged.ratio) and ranged.passes == 400
     assert reading.saturated < 0.002
     # In force: 1.1 x the largest tile current, so the codes use the range.
-    volts = x.split([s.stop - s.start for s in chip.tiling.rows], dim=1)
+    volts = x.split([s.stop - s.start for s in chip.layout.tiling.rows], dim=1)
     g = chip.conductances()
     difference = (g[0] - g[1]).split([v.shape[1] for v in volts])
     tiles = torch.cat([0.2 * v @ d for v, d in zip(volts, difference, strict=True)])

@@ -1,0 +1,94 @@
+"""What the wires of a chip's arrays leave of its conductances.
+
+Kirchhoff's laws are solved array by array. Solving after every write of a
+training run would cost more than the training: then ladders are solved each
+time, and what they miss is held from the last exact solve for some writes. How
+far that is off can be asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from substrates.memristor.attenuation import approximate_matrix
+from substrates.memristor.config import CrossbarConfig
+from substrates.memristor.encoding import Encoding
+from substrates.memristor.layout import Layout
+from substrates.memristor.wires import Wires, effective_matrix, interleaved, parted
+
+Solver = Callable[[Tensor, Wires], Tensor]
+
+
+class Wiring:
+    """The wires of one chip. held: siemens that the ladders missed (of the shape
+    of the cells) at the last exact solve, None where every fold solves exactly."""
+
+    def __init__(self, config: CrossbarConfig, layout: Layout, encoding: Encoding) -> None:
+        self._config, self._layout, self._encoding = config, layout, encoding
+        self.held: Tensor | None = None
+
+    def wires(self, dials: Mapping[str, float]) -> Wires:
+        """The wires at these dials."""
+        config = self._config
+        return Wires(
+            word_ohm=dials.get("word_ohm", 0.0),
+            bit_ohm=dials.get("bit_ohm", 0.0),
+            driver_ohm=config.driver_ohm,
+            sense_ohm=config.sense_ohm,
+            word_both_sides=config.both_sides,
+            bit_both_sides=config.sense_both_sides,
+            pairs=config.pair_layout,
+        )
+
+    def after_write(self, g: Tensor, dials: Mapping[str, float], writes: int) -> None:
+        """Solve exactly or keep what is held, for freshly written conductances."""
+        every = int(dials["wire_refresh"])
+        wires = self.wires(dials)
+        if wires.ideal or every == 1:
+            self.held = None
+        elif self.held is None or writes % every == 0:
+            exact = self._solved(g, wires, effective_matrix)
+            self.held = exact - self._solved(g, wires, approximate_matrix)
+
+    def effective(self, g: Tensor, dials: Mapping[str, float]) -> Tensor:
+        """Conductances as seen through the wires, siemens, same shape as g."""
+        wires = self.wires(dials)
+        if wires.ideal:
+            return g
+        if self.held is not None and dials["wire_refresh"] > 1:
+            return self._solved(g, wires, approximate_matrix).add_(self.held)
+        return self._solved(g, wires, effective_matrix)
+
+    def error(self, g: Tensor, dials: Mapping[str, float]) -> float:
+        """R.m.s. of (what is in force - exact) over the r.m.s. of the exact, 0 if exact."""
+        exact = self._solved(g, self.wires(dials), effective_matrix)
+        return float((self.effective(g, dials) - exact).norm() / exact.norm())
+
+    def _solved(self, g: Tensor, wires: Wires, solve: Solver) -> Tensor:
+        out = torch.empty_like(g)
+        for rows, cols, lines in self._arrays():
+            part = g[lines, rows, cols].cpu()
+            if len(part) == 2 and wires.pairs == "neighbours":
+                found = parted(solve(interleaved(part), wires))
+            else:
+                found = solve(part, wires)
+            out[lines, rows, cols] = found.to(out)
+        return out
+
+    def _arrays(self) -> Iterator[tuple[slice, slice, slice]]:
+        """Rows, columns and lines of each physical array.
+
+        A slice has arrays of its own. With a reference column all outputs of a
+        row tile share one array, however wide.
+        """
+        tiling = self._layout.tiling
+        for rows in tiling.rows:
+            if self._encoding.kind == "offset":
+                yield rows, slice(None), slice(0, 1)
+                continue
+            for cols in tiling.cols:
+                for s in range(self._encoding.slices):
+                    yield rows, cols, slice(2 * s, 2 * s + 2)

@@ -1,0 +1,1 @@
+"""Does the physics keep its laws? `pib-twin validate memristor`."""
