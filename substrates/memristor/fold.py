@@ -89,8 +89,9 @@ def _signal(parts: Parts, g: Tensor) -> Tensor:
 def _sensitivity(cells: Tensor, behind: Tensor, effective: Tensor) -> Tensor:
     """d effective / d cell: exact for the transistor, along its own path for wires.
 
-    A cell's fluctuation also moves its neighbours' voltages a little; that is of
-    second order in the voltage lost along the wires and left out.
+    A cell's fluctuation also moves the voltages of its lines, which the other
+    drives share; left out, this makes the variance too large by about the share
+    of the signal lost in wires (5 to 9 % too large where 5.6 % is lost).
     """
     there = cells > 0
     one = torch.ones_like(cells)

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from substrates.memristor.fitfile import document, technology
-from substrates.memristor.fitting import Estimate, Fit, fit
-from substrates.memristor.heldout import fitted, score
-from substrates.memristor.measurements import COLUMNS, Measurements
-from substrates.memristor.smoothing import smoothed
+from substrates.memristor.fit.fitfile import document, technology
+from substrates.memristor.fit.fitting import Estimate, Fit, fit
+from substrates.memristor.fit.heldout import fitted, score
+from substrates.memristor.fit.measurements import COLUMNS, Measurements
+from substrates.memristor.fit.smoothing import smoothed
+from substrates.memristor.fit.trajectories import Cells, log_likelihood
 from substrates.memristor.technology import Technology, load
-from substrates.memristor.trajectories import Cells, log_likelihood
 from twin.errors import DataError
 from twin.key import Key
 

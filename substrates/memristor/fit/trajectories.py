@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from substrates.memristor.measurements import Measurements
+from substrates.memristor.fit.measurements import Measurements
 
 UNIT_SIEMENS = 1e-6
 NODES = 12

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from substrates.memristor.fitting import Fit, fit
-from substrates.memristor.measurements import Measurements
-from substrates.memristor.trajectories import Cells, Shape, Sums, log_likelihood
+from substrates.memristor.fit.fitting import Fit, fit
+from substrates.memristor.fit.measurements import Measurements
+from substrates.memristor.fit.trajectories import Cells, Shape, Sums, log_likelihood
 from twin.errors import DataError
 from twin.key import Key
 

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from scipy import optimize
 from torch import Tensor
 
-from substrates.memristor.measurements import Measurements
-from substrates.memristor.relaxationlaws import LAWS, Law, Natural, natural_names
-from substrates.memristor.smoothing import Smooth, smoothed
-from substrates.memristor.trajectories import UNIT_SIEMENS, Cells, Shape, log_likelihood
+from substrates.memristor.fit.measurements import Measurements
+from substrates.memristor.fit.relaxationlaws import LAWS, Law, Natural, natural_names
+from substrates.memristor.fit.smoothing import Smooth, smoothed
+from substrates.memristor.fit.trajectories import UNIT_SIEMENS, Cells, Shape, log_likelihood
 from twin.errors import DataError
 
 QUANTILE = 1.959964

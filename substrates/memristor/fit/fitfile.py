@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from substrates.memristor.fitting import Estimate, Fit, curve_table
+from substrates.memristor.fit.fitting import Estimate, Fit, curve_table
+from substrates.memristor.fit.trajectories import UNIT_SIEMENS
 from substrates.memristor.tables import to_toml
 from substrates.memristor.technology import (
     Curve,
@@ -13,7 +14,6 @@ from substrates.memristor.technology import (
     Relaxation,
     Technology,
 )
-from substrates.memristor.trajectories import UNIT_SIEMENS
 
 ASSUMED_TEMPERATURE_K = 300.0
 ASSUMED_READ_S = 1e-6

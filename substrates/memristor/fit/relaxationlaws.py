@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from substrates.memristor.trajectories import UNIT_SIEMENS, Cells, Shape
+from substrates.memristor.fit.trajectories import UNIT_SIEMENS, Cells, Shape
 
 Natural = Mapping[str, Tensor]
 """Values by name: one per level, or one."""
