@@ -151,6 +151,12 @@ class CrossbarConfig:
     """One sample through all tiles at once, seconds. CMO/HfOx reads (arXiv 2502.04524)."""
     adc_joules_per_step: Annotated[float, Field(ge=0)] = 50e-15
     """Energy of a conversion per 2**bits (Walden figure of merit), joules. Assumed."""
+    adc_area_m2_per_step: Annotated[float, Field(ge=0)] = 20e-12
+    """Area of a converter per 2**bits, square metres: 5,000 um^2 at 8 bits. Assumed."""
+    feature_m: Positive = 130e-9
+    """Feature size F, metres. CMO/HfOx 1T1R of arXiv 2502.04524; NeuRRAM's is 130 nm."""
+    cell_area_f2: Positive = 125.7
+    """Area of a 1T1R cell in F^2, as in CiMLoop's NeuRRAM macro."""
     write_pulses: Count = 10
     """Write-verify pulses per cell, mean. Assumed."""
     write_pulse_s: Positive = 1e-6

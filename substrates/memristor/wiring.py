@@ -64,8 +64,12 @@ class Wiring:
 
     def error(self, g: Tensor, dials: Mapping[str, float]) -> float:
         """R.m.s. of (what is in force - exact) over the r.m.s. of the exact, 0 if exact."""
-        exact = self._solved(g, self.wires(dials), effective_matrix)
-        return float((self.effective(g, dials) - exact).norm() / exact.norm())
+        wires = self.wires(dials)
+        if wires.ideal or not bool(g.any()):
+            return 0.0
+        exact = self._solved(g, wires, effective_matrix)
+        size = float(exact.norm())
+        return float((self.effective(g, dials) - exact).norm()) / size if size else 0.0
 
     def _solved(self, g: Tensor, wires: Wires, solve: Solver) -> Tensor:
         out = torch.empty_like(g)
