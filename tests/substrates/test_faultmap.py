@@ -14,9 +14,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from substrates.memristor import faultscores
+from substrates.memristor.crossbar import make
 from substrates.memristor.faultmap import STUCK_HIGH, STUCK_LEVEL, FaultMap, install
+from substrates.memristor.presets import IDEAL
 from twin.backend import Capabilities, Dial, Port
 from twin.errors import ConfigError, DataError, DialError, UnknownName, Unsupported
+from twin.fence import Fence
 from twin.key import Key
 
 EVERYDAY = settings(max_examples=25, deadline=None)
@@ -459,3 +462,30 @@ def test_a_read_only_dial_matters_only_if_the_map_needs_it():
     assert "dead_row" not in chip.turned and len(chip.turned) == 5
     with pytest.raises(DialError, match="read-only"):
         install(chip, everything(), Key(1))
+
+
+@EVERYDAY
+@given(seed=seeds, inputs=sizes, outputs=sizes, mix=mixes)
+@example(seed=1, inputs=9, outputs=7, mix={**WORST, "never_verifies": 0.0})
+def test_a_crossbar_behind_a_fence_reads_what_its_map_says(seed, inputs, outputs, mix):
+    # Cells that no write-verify accepts are off their target by chance: not here.
+    faults = FaultMap.drawn(
+        Key(seed), inputs, outputs, adc_bits=16, **{**mix, "never_verifies": 0.0}
+    )
+    sizes_ = {"inputs": inputs, "outputs": outputs, "adc_full_scale_a": 0.2 * 18e-6 * inputs * 1.01}
+    fence = Fence(make(key=Key(1), **IDEAL, **sizes_), name="chip")
+    version = install(fence, faults, Key(2))
+    x, w = (torch.rand(s, generator=Key(seed).torch()) for s in ((5, inputs), (inputs, outputs)))
+    w = 2 * w - 1
+    fence.program(w, key=Key(3))
+    measured = fence.forward(x, key=Key(4))
+    cells = torch.stack([w.clamp(min=0), (-w).clamp(min=0)])
+    plus, minus = torch.where(faults.cell_kind == 0, cells, faults.cell_level).double()
+    signal = (x * ~faults.dead_row).double() @ (plus - minus) / (1.01 * inputs)
+    signal = (signal * faults.column_gain * ~faults.dead_column).clamp(-1, 1 - 2**-15)
+    stuck = faults.converter_kind != 0
+    expected = torch.where(stuck, faults.converter_code / 2**15, signal)
+    # Two codes: rounding of converters and drives.
+    gain = faults.column_gain.clamp(min=1)
+    assert ((measured.values - expected).abs() <= 2 * gain / 2**15).all()
+    assert measured.state_version > version >= 5
