@@ -11,6 +11,7 @@ import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,16 +23,15 @@ this gets the same numbers whatever its length."""
 Part = str | int
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """A run of samples inside one aligned block of noise of `parent`.
 
-    index: of the block; offset: first sample inside it; start, stop: the rows
+    number: of the block; offset: first sample inside it; start, stop: the rows
     of the batch it covers.
     """
 
     parent: Key
-    index: int
+    number: int
     offset: int
     start: int
     stop: int
@@ -39,12 +39,12 @@ class Block:
     @property
     def key(self) -> Key:
         """The stream of the block."""
-        return self.parent.child("block", self.index)
+        return self.parent.child("block", self.number)
 
     def entropy(self) -> int:
         """The same number as `key.entropy()`, from a hash that is begun once."""
         hashed = self.parent._hash.copy()
-        hashed.update(f"\x1f'block'\x1f{self.index}".encode())
+        hashed.update(f"\x1f'block'\x1f{self.number}".encode())
         return _whole(hashed)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,14 +25,18 @@ from substrates.memristor.verify import write_once, write_verify
 from twin.key import Key
 
 
-@dataclass(frozen=True)
-class Moment:
+class Moment(NamedTuple):
     """When cells are looked at. aged_s: seconds since the write, counted at the
     temperature of the law. reads: since the write. clock_s: device time."""
 
     aged_s: float
     reads: int
     clock_s: float
+
+    def same(self, other: Moment, any_clock: bool) -> bool:
+        """Whether cells are alike then; any_clock: whatever the device time."""
+        alike = self.aged_s == other.aged_s and self.reads == other.reads
+        return alike and (any_clock or self.clock_s == other.clock_s)
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ class Cells:
         pulses, failed = float(config.write_pulses), 0
         if config.write_mode == "outcome":
             after = self._outcome(targets, dials, key)
+            never = self._faults.never_verify()
+            failed = 0 if never is None else int(never.sum())
         else:
             after, pulses, failed = self._pulsed(targets, now, dials, key)
         self.restore(targets, after, self.writes + 1, self.pulses + pulses)
@@ -123,9 +130,10 @@ class Cells:
     ) -> tuple[Tensor, float, int]:
         """Pulse by pulse: conductances, mean pulses per cell, cells given up."""
         config, generator = self._config, key.torch()
-        targets, start = targets.cpu(), self.conductances(now, dials).cpu()
-        fixed = self._faults.stuck_cells(dials)
-        stuck = None if fixed is None else fixed[0]
+        # Telegraph noise comes on top of whatever is written; in here, cells that
+        # are left as they are would keep it for good.
+        targets, start = targets.cpu(), self._at_rest(now, dials).cpu()
+        stuck = self._unmovable(dials)
         sigma = self._pulse_sigma(targets)
         if config.write_mode == "one-shot":
             done = write_once(targets, start, pulse_sigma=sigma, stuck=stuck, generator=generator)
@@ -145,6 +153,15 @@ class Cells:
         mean = done.total_pulses / targets.numel()
         return done.conductances.to(self._device), mean, failed
 
+    def _unmovable(self, dials: Mapping[str, float]) -> Tensor | None:
+        """Cells that no pulse moves, bool, on the CPU; None if there are none."""
+        fixed = self._faults.stuck_cells(dials)
+        stuck = None if fixed is None else fixed[0]
+        if self._technology is None or self._technology.endurance is None:
+            return stuck
+        worn = self._worn_out(self._technology.endurance).cpu()
+        return worn if stuck is None else worn | stuck
+
     def _pulse_sigma(self, targets: Tensor) -> Tensor:
         curve = None if self._technology is None else self._technology.pulse_sigma
         if curve is None:
@@ -154,7 +171,14 @@ class Cells:
     # ---- what became of them -------------------------------------------------
 
     def conductances(self, now: Moment, dials: Mapping[str, float]) -> Tensor:
-        """Conductances with relaxation, wear and faults, siemens; not to be changed."""
+        """Conductances with all that became of them, siemens; not to be changed."""
+        g = self._at_rest(now, dials)
+        for traps in self.traps(dials):
+            g = traps.apply(g, now.clock_s)
+        return g
+
+    def _at_rest(self, now: Moment, dials: Mapping[str, float]) -> Tensor:
+        """The same without telegraph noise: relaxation, wear and faults."""
         g = self._relaxed(now, dials)
         technology = self._technology
         if technology is not None and technology.disturb is not None:
@@ -166,9 +190,12 @@ class Cells:
             mask, level = (t.to(self._device) for t in fixed)
             held = level * self._config.window_siemens + self._config.g_min_siemens
             g = torch.where(mask, held, g)
-        for traps in self.traps(dials):
-            g = traps.apply(g, now.clock_s)
         return g
+
+    def relaxed_alike(self, now: Moment, dials: Mapping[str, float]) -> Tensor:
+        """Conductances, siemens, if every cell relaxed like the average of its kind:
+        the mean of the law for what was programmed, wear, faults and traps aside."""
+        return self._relaxed(now, dials, torch.zeros_like(self.programmed))
 
     def traps(self, dials: Mapping[str, float]) -> list[Traps]:
         """Telegraph noise in force: the technology's and the dial's."""
@@ -198,24 +225,31 @@ class Cells:
             total = own if total is None else total.add_(own)
         return total
 
-    def _worn(self, g: Tensor, table: Endurance) -> Tensor:
-        """A write in one of the modes counts as one cycle."""
+    def _worn_out(self, table: Endurance) -> Tensor:
+        """Cells that no write moves any more, bool; a write in any mode is one cycle."""
         if self._lifetimes is None:
             self._lifetimes = wear.lifetimes(self._key, self._encoding.shape, table).to(
                 self._device
             )
-        broken = wear.worn_out(self._lifetimes, self.writes)
+        return wear.worn_out(self._lifetimes, self.writes)
+
+    def _worn(self, g: Tensor, table: Endurance) -> Tensor:
+        broken = self._worn_out(table)
         return wear.stuck(g, broken, table, self._config.g_min_siemens, self._config.g_max_siemens)
 
-    def _relaxed(self, now: Moment, dials: Mapping[str, float]) -> Tensor:
+    def _relaxed(
+        self, now: Moment, dials: Mapping[str, float], slopes: Tensor | None = None
+    ) -> Tensor:
         g, window, technology = self.programmed, self._config.window_siemens, self._technology
         log_t = math.log(max(now.aged_s, device.T0_S) / device.T0_S)
         mean, spread = dials["relaxation_mean"], dials["relaxation_spread"]
         if log_t > 0 and (mean > 0 or spread > 0):
-            g = device.relaxed(g, self._own_slopes(), log_t, mean * window, spread * window)
+            own = self._own_slopes() if slopes is None else slopes
+            g = device.relaxed(g, own, log_t, mean * window, spread * window)
         scale = dials.get("relaxation_scale", 0.0)
         if technology is not None and technology.relaxation is not None and scale > 0:
-            after = technology.relaxed(g, self.targets, self._own_slopes(), now.aged_s)
+            own = self._own_slopes() if slopes is None else slopes
+            after = technology.relaxed(g, self.targets, own, now.aged_s)
             g = after if scale == 1 else (g + (after - g) * scale).clamp_(min=0)
         return g
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,25 +36,24 @@ class Shot:
     temperature_k: float
     fano: float
     bandwidth_hz: float
-    volts: float
+    step_v: float
 
-    def drive(self, x: Tensor) -> Tensor:
-        """Variance per siemens of a row at drive x, beyond its thermal part, A^2 / S."""
+    def drive(self, codes: Tensor) -> Tensor:
+        """Variance per siemens of rows at DAC codes, beyond the thermal part, A^2 / S."""
         # In double: near zero volts the two differ in their last bits only.
-        at = density_per_siemens(x.double() * self.volts, self.temperature_k, self.fano)
-        still = density_per_siemens(x.new_zeros((1,)).double(), self.temperature_k, self.fano)
+        at = density_per_siemens(codes.double() * self.step_v, self.temperature_k, self.fano)
+        still = density_per_siemens(codes.new_zeros((1,)).double(), self.temperature_k, self.fano)
         return ((at - still) * self.bandwidth_hz).float().clamp_(min=0)
 
 
-@dataclass(frozen=True)
-class Drive:
-    """Row voltages of some samples, all (batch, phases, inputs), 1 = full voltage.
+class Drive(NamedTuple):
+    """Row voltages of some samples in DAC codes, all (batch, phases, inputs).
 
-    levels: as applied. linear: what linear cells would need for the same
+    codes: as applied. linear: what linear cells would need for the same
     currents. squares: of that.
     """
 
-    levels: Tensor
+    codes: Tensor
     linear: Tensor
     squares: Tensor
 
@@ -62,13 +62,13 @@ class Drive:
 class Columns:
     """All that a pass needs of conductances, converters and ranges.
 
-    gain: codes per unit drive, (slices, inputs, outputs). noise: variance of
+    gain: codes per DAC code, (slices, inputs, outputs). noise: variance of
     that in one shot, None without read noise. shared: the same of a reference
-    column that all outputs subtract, siemens^2 per squared drive, (slices, inputs,
+    column that all outputs subtract, siemens^2 per squared DAC code, (slices, inputs,
     1), with each column's codes per siemens, (converters, outputs). steady:
     variance whatever the drive, (converters, outputs). row_joules: energy of a
-    full-voltage read on each row, (inputs,). curve: of the cells' I-V, None if
-    linear. volts: of a drive of 1. moment: when it holds.
+    read on each row at one DAC code, (inputs,). curve: of the cells' I-V, None if
+    linear. step_v: volts of one DAC code. moment: when it holds.
     """
 
     layout: Layout
@@ -81,7 +81,7 @@ class Columns:
     errors: Errors
     row_joules: Tensor
     curve: Nonlinearity | None
-    volts: float
+    step_v: float
     bits: int
     moment: Moment
 
@@ -119,18 +119,18 @@ class Columns:
         weights = self.layout.bank_weights(signal.device)
         return torch.einsum("bko,k->bo", signal, weights).to(torch.int32), at_end
 
-    def driven(self, levels: Tensor) -> Drive:
-        """levels: (batch, phases, inputs) in [0, 1], on the DAC's grid."""
-        linear = levels
+    def driven(self, codes: Tensor) -> Drive:
+        """codes: of the DAC, (batch, phases, inputs)."""
+        linear = codes
         if self.curve is not None:
-            linear = effective_volts(levels * self.volts, self.curve).div_(self.volts)
-        squares = self.scratch.take("squares", tuple(levels.shape), levels.device)
-        return Drive(levels, linear, torch.square(linear, out=squares))
+            linear = effective_volts(codes * self.step_v, self.curve).div_(self.step_v)
+        squares = self.scratch.take("squares", tuple(codes.shape), codes.device)
+        return Drive(codes, linear, torch.square(linear, out=squares))
 
     def joules(self, drive: Drive) -> float:
         """Energy in the array for these samples, sum V^2 G t, read noise aside."""
         # V times I, which with curved cells is not the square of either.
-        power = drive.squares if self.curve is None else drive.levels * drive.linear
+        power = drive.squares if self.curve is None else drive.codes * drive.linear
         return float(power.sum((0, 1)) @ self.row_joules)
 
     def _noisy(
@@ -153,11 +153,11 @@ class Columns:
         if self.noise is not None:
             variance = self._sums("variance", drive.squares, self.noise)
         if self.shot is not None:
-            more = self._sums("shot", self.shot.drive(drive.levels), self.shot.weight)
+            more = self._sums("shot", self.shot.drive(drive.codes), self.shot.weight)
             variance = more if variance is None else variance.add_(more)
         if self.steady is not None:
             if variance is None:
-                shape = (len(drive.levels), self.layout.banks, self.gain.shape[2])
+                shape = (len(drive.codes), self.layout.banks, self.gain.shape[2])
                 variance = self.scratch.take("variance", shape, self.gain.device).zero_()
             self._per_phase(variance).add_(self.steady)
         return None if variance is None else variance.sqrt_()

@@ -118,6 +118,9 @@ class CrossbarConfig:
     """Access transistor of a cell in its linear range, ohms; 0: none."""
     cubic_per_v2: Annotated[float, Field(ge=0, le=100)] = 0.0
     """I = G V (1 + c V^2): curvature of the cells, 1/V^2; 0: linear."""
+    linear_cells: bool = False
+    """Ignore the I-V curve of the technology. Behind wires or transistors a curved
+    one is not offered; what is left out is largest at full read voltage."""
     word_ohm: Ohm = 0.0
     """Resistance of a word line between two cells, ohms. aihwkit's tiles use 0.35."""
     bit_ohm: Ohm = 0.0

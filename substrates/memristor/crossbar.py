@@ -7,7 +7,6 @@ neighbouring modules, as functions of SI quantities.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -74,7 +73,7 @@ class Crossbar:
         self.given_up = 0
         """Cells that the last write gave up."""
         self._folded: Columns | None = None
-        self._stuck: StuckColumns | None = None
+        self._stuck: tuple[StuckColumns | None] | None = None
 
     # ---- the contract ----------------------------------------------------
 
@@ -261,10 +260,10 @@ class Crossbar:
         """The matrices of a pass at this moment, from store if still valid."""
         held = self._folded
         # Telegraph noise moves with the device's clock, all else with its age.
-        at = now if self.parts.cells.traps(self._dials) else replace(now, clock_s=0.0)
-        if held is None or held.moment != at:
+        still = not self.parts.cells.traps(self._dials)
+        if held is None or not held.moment.same(now, still):
             full_scale_a = self.capabilities.readings[0].full_scale * self._ratio
-            held = self._folded = folded(self.parts, at, self._dials, full_scale_a)
+            held = self._folded = folded(self.parts, now, self._dials, full_scale_a)
         return held
 
     def _per_shot(self, batch: int, shots: int | None) -> Iterator[tuple[Columns, int, int]]:
@@ -275,7 +274,7 @@ class Crossbar:
             return
         each = batch * self._sample_s
         for shot in range(shots):
-            yield self._columns(replace(now, clock_s=now.clock_s + shot * each)), shot, 1
+            yield self._columns(now._replace(clock_s=now.clock_s + shot * each)), shot, 1
 
     @property
     def _sample_s(self) -> float:
@@ -297,8 +296,9 @@ class Crossbar:
     def _stuck_columns(self) -> StuckColumns | None:
         """Columns with a broken converter, None if there are none."""
         if self._stuck is None:
-            self._stuck = self.parts.faults.columns(self._dials).to(self._torch_device)
-        return self._stuck if self._stuck.any else None
+            found = self.parts.faults.columns(self._dials).to(self._torch_device)
+            self._stuck = (found if found.any else None,)
+        return self._stuck[0]
 
     def _without_broken(self, ratio: Tensor) -> Tensor:
         stuck = self._stuck_columns()

@@ -36,6 +36,11 @@ class Parts:
     curve: Nonlinearity | None
     scratch: Scratch
 
+    @property
+    def step_v(self) -> float:
+        """Row voltage of one DAC code, volts."""
+        return self.config.read_voltage_v / self.layout.phase_top
+
     def conductances(self, now: Moment, dials: Mapping[str, float]) -> Tensor:
         """Cells behind their access transistors, siemens; wires aside."""
         g = self.cells.conductances(now, dials)
@@ -53,7 +58,7 @@ def folded(parts: Parts, now: Moment, dials: Mapping[str, float], full_scale_a: 
     if variance is not None and effective is not cells:
         variance = variance * _sensitivity(cells, behind, effective).square_()
     errors = parts.converters.errors(dials, device)
-    scale = config.read_voltage_v * half_span(config.adc_bits) / full_scale_a
+    scale = parts.step_v * half_span(config.adc_bits) / full_scale_a
     columns = parts.faults.column_factors()
     if columns is not None:
         scale = scale * columns.to(device)
@@ -75,7 +80,7 @@ def folded(parts: Parts, now: Moment, dials: Mapping[str, float], full_scale_a: 
         errors=errors,
         row_joules=_row_joules(parts, effective, alive),
         curve=parts.curve,
-        volts=config.read_voltage_v,
+        step_v=parts.step_v,
         bits=config.adc_bits,
         moment=now,
     )
@@ -100,7 +105,7 @@ def _sensitivity(cells: Tensor, behind: Tensor, effective: Tensor) -> Tensor:
 
 
 def _per_line(layout: Layout, scale: Tensor, errors: Errors) -> Tensor:
-    """Codes per siemens at full voltage, broadcastable to (slices, inputs, outputs)."""
+    """Codes per siemens at one DAC code, broadcastable to (slices, inputs, outputs)."""
     if errors.factor is None:
         return scale
     slices, tiles = len(layout.slice_weights), len(layout.tiling.rows)
@@ -147,7 +152,7 @@ def _steady(
         config = parts.config
         still = floor.density_per_siemens(torch.zeros(()), dials["temperature_k"], config.fano)
         power = float(still) * floor.read_bandwidth_hz(config.read_time_s)
-        power *= dials["thermal_floor"] / config.read_voltage_v**2
+        power *= dials["thermal_floor"] / parts.step_v**2
         both = torch.stack([s.plus + s.minus for s in parts.encoding.split(g)])
         total = _tiles_sum(parts, (both * scales.square()).mul_(power))
     if errors.noise > 0:
@@ -161,17 +166,16 @@ def _shot(parts: Parts, g: Tensor, dials: Mapping[str, float], scales: Tensor) -
         return None
     both = torch.stack([s.plus + s.minus for s in parts.encoding.split(g)])
     return Shot(
-        weight=(both * scales.square()).mul_(dials["thermal_floor"] / config.read_voltage_v**2),
+        weight=(both * scales.square()).mul_(dials["thermal_floor"] / parts.step_v**2),
         temperature_k=dials["temperature_k"],
         fano=config.fano,
         bandwidth_hz=floor.read_bandwidth_hz(config.read_time_s),
-        volts=config.read_voltage_v,
+        step_v=parts.step_v,
     )
 
 
 def _row_joules(parts: Parts, g: Tensor, alive: Tensor | None) -> Tensor:
-    """Energy of a full-voltage read on each row, sum V^2 G t. Behind wires the sum over
+    """Energy of a read on each row at one DAC code, sum V^2 G t. Behind wires the sum over
     effective conductances is a lower bound, low by 0.7 % at 64 x 64 cells and 1 ohm."""
-    config = parts.config
-    joules = g.sum((0, 2)) * (config.read_voltage_v**2 * config.read_time_s)
+    joules = g.sum((0, 2)) * (parts.step_v**2 * parts.config.read_time_s)
     return joules if alive is None else joules * alive[:, 0]

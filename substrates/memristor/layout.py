@@ -80,19 +80,23 @@ class Layout:
         each = (p * s for p, s, _ in product(self._phase_weights, self.slice_weights, tiles))
         return torch.tensor([float(w) for w in each], device=device)
 
-    def phased(self, drive: Tensor, scratch: Scratch) -> Tensor:
-        """Drives (batch, inputs) in [0, 1] on the DAC's grid, (batch, phases, inputs).
+    @property
+    def phase_top(self) -> int:
+        """Code of a full voltage in one phase."""
+        return 2**self.phase_bits - 1
 
-        Holds until the next call with the same `scratch`.
+    def phased(self, drive: Tensor, scratch: Scratch) -> Tensor:
+        """DAC codes, 0 to phase_top, of drives (batch, inputs) in [0, 1], (batch,
+        phases, inputs). They hold until the next call with the same `scratch`.
         """
         top = 2 ** (self.phase_bits * self.phases) - 1
         codes = scratch.take("drive codes", tuple(drive.shape), drive.device)
         torch.mul(drive, top, out=codes).round_()
         if self.phases == 1:
-            return codes.div_(top).unsqueeze(1)
+            return codes.unsqueeze(1)
         base = 2**self.phase_bits
         groups = []
         for _ in range(self.phases):
-            groups.append(codes.remainder(base).div_(base - 1))
+            groups.append(codes.remainder(base))
             codes = codes.div(base, rounding_mode="floor")
         return torch.stack(groups, 1)

@@ -108,6 +108,13 @@ def configured(options: Mapping[str, Any]) -> tuple[CrossbarConfig, Technology |
 def curve(config: CrossbarConfig, technology: Technology | None) -> Nonlinearity | None:
     """The I-V curve of the cells, None if linear; ConfigError where it cannot be had."""
     own = None if technology is None else technology.nonlinearity
+    if config.linear_cells:
+        if config.cubic_per_v2 > 0:
+            raise ConfigError(
+                "memristor.linear_cells: true, but cubic_per_v2 gives the cells an I-V curve; "
+                "leave one of them out."
+            )
+        return None
     if config.cubic_per_v2 > 0:
         if own is not None:
             raise ConfigError(
@@ -122,7 +129,7 @@ def curve(config: CrossbarConfig, technology: Technology | None) -> Nonlinearity
         raise ConfigError(
             "memristor: cells with a curved I-V behind wires or access transistors need a solve "
             "for every sample, which is not offered; set series_ohm, word_ohm, bit_ohm, "
-            "driver_ohm and sense_ohm to 0, or take linear cells."
+            "driver_ohm and sense_ohm to 0, or linear_cells to true."
         )
     if own is not None and config.read_voltage_v > own.v_max:
         raise ConfigError(

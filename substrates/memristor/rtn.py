@@ -6,6 +6,7 @@ alone. Any time may be asked in any order, years apart, at the same cost.
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -110,6 +111,15 @@ class Traps:
     def relaxation_s(self) -> Tensor:
         """tau of the autocovariance p (1 - p) exp(-lag / tau), seconds, (traps,)."""
         return torch.from_numpy(1 / self._rates)
+
+    def only(self, trap: int) -> Traps:
+        """Trap number `trap` alone, with the same history."""
+        one = copy.copy(self)
+        one._ids, one._rates = self._ids[[trap]], self._rates[[trap]]
+        one._occupancy = self._occupancy[[trap]]
+        one.cells, one.amplitudes = self.cells[[trap]], self.amplitudes[[trap]]
+        one._forget()
+        return one
 
     def occupied(self, time_s: float) -> Tensor:
         """Which traps hold their charge at this device time, (traps,), bool."""
