@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -75,7 +75,7 @@ class Cells:
         self.writes = 0
         self.pulses = 0.0
         self._slopes: Tensor | None = None
-        self._traps: tuple[float, list[Traps]] | None = None
+        self._traps: tuple[tuple[float, float], list[Traps]] | None = None
         self._lifetimes: Tensor | None = None
 
     # ---- writing -----------------------------------------------------------
@@ -199,16 +199,20 @@ class Cells:
 
     def traps(self, dials: Mapping[str, float]) -> list[Traps]:
         """Telegraph noise in force: the technology's and the dial's."""
-        share = dials["rtn_active_fraction"]
-        if self._traps is None or self._traps[0] != share:
+        turned = (dials["rtn_active_fraction"], dials.get("rtn_scale", 1.0))
+        if self._traps is None or self._traps[0] != turned:
+            share, scale = turned
             own = None if self._technology is None else self._technology.rtn
+            if own is not None:
+                step = min(1.0, own.amplitude * scale)
+                own = replace(own, amplitude=step) if step > 0 else None
             tables = [("rtn", own), ("more rtn", self._dial_rtn(share))]
             found = [
                 Traps.drawn(self._key.child(name), self._encoding.shape, table)
                 for name, table in tables
                 if table is not None
             ]
-            self._traps = (share, found)
+            self._traps = (turned, found)
         return self._traps[1]
 
     def read_variance(self, g: Tensor, now: Moment, dials: Mapping[str, float]) -> Tensor | None:

@@ -123,7 +123,9 @@ class Columns:
         """codes: of the DAC, (batch, phases, inputs)."""
         linear = codes
         if self.curve is not None:
-            linear = effective_volts(codes * self.step_v, self.curve).div_(self.step_v)
+            # Rounding alone may leave the range of the curve; more is refused when built.
+            volts = (codes * self.step_v).clamp_(max=self.curve.v_max)
+            linear = effective_volts(volts, self.curve).div_(self.step_v)
         squares = self.scratch.take("squares", tuple(codes.shape), codes.device)
         return Drive(codes, linear, torch.square(linear, out=squares))
 

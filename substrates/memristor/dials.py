@@ -44,6 +44,7 @@ SCALES = {
     "programming_scale": "programming spread in multiples of the technology's; next write",
     "relaxation_scale": "relaxation in multiples of the technology's law",
     "read_noise_scale": "read noise in multiples of the technology's law",
+    "rtn_scale": "steps of telegraph noise in multiples of the technology's",
 }
 WIRES = ("word_ohm", "bit_ohm")
 WHOLE = ("stuck_column_code", "dead_row", "dead_column", "never_verifies")
@@ -136,7 +137,13 @@ def checked(dial: Dial, value: object, where: str) -> Tensor:
             f"{where}: dial {dial.name!r} cannot be turned, it stays at {dial.default} "
             f"{dial.unit}. The technology gives no law for other values."
         )
-    shown = torch.as_tensor(value).detach()
+    try:
+        shown = torch.as_tensor(value).detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise DialError(
+            f"{where}: dial {dial.name!r} takes a number or an array of shape {dial.shape} in "
+            f"{dial.unit}, got {value!r}."
+        ) from None
     if tuple(shown.shape) != dial.shape:
         raise DialError(
             f"{where}: dial {dial.name!r} takes a value of shape {dial.shape}, "

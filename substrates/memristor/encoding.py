@@ -50,10 +50,11 @@ class Encoding:
     def of(config: CrossbarConfig) -> Encoding:
         """The encoding of a chip; ConfigError where levels cannot hold a slice."""
         sliced = config.encoding == "sliced"
-        if sliced and config.levels is not None and config.levels < 2**config.slice_bits:
+        digits = 2**config.slice_bits - 1
+        if sliced and config.levels is not None and (config.levels - 1) % digits:
             raise ConfigError(
-                f"memristor.levels: {config.levels} levels cannot hold a slice of "
-                f"{config.slice_bits} bits; use >= {2**config.slice_bits} levels or fewer bits."
+                f"memristor.levels: {config.levels} levels cannot hold the digits of slices of "
+                f"{config.slice_bits} bits; use a multiple of {digits} plus one, or other slices."
             )
         return Encoding(
             config.encoding,

@@ -43,7 +43,8 @@ def codes(chip: Crossbar, x: Tensor, seed: int = 3, **more: int) -> Tensor:
 def code_amperes(chip: Crossbar) -> Tensor:
     """What one code of the reading stands for, amperes, float64."""
     port = chip.capabilities.readings[0]
-    return chip.forward(drive(chip, 1), key=Key(0)).ratio.double() * port.step * port.full_scale
+    ratio = torch.as_tensor(chip.forward(drive(chip, 1), key=Key(0)).ratio)
+    return ratio.double() * port.step * port.full_scale
 
 
 def amperes(chip: Crossbar, x: Tensor, seed: int = 3, **more: int) -> Tensor:
