@@ -15,6 +15,7 @@ from pib.objective import InformationBottleneck, Objective
 from pib.readout import Readout, ReadoutRecipe, train_readout
 from pib.train import Plan, Trainer, TrainingData
 from pib.unit import DigitalLayerUnit, IsomorphicUnit, Unit
+from twin.backend import MinimalBackend
 from twin.errors import ConfigError
 from twin.fence import Fence
 from twin.key import Key
@@ -86,13 +87,7 @@ def build_network(
 
 def _unit(table: UnitTable, index: int, inputs: int, key: Key, ledger: Ledger, run_id: str) -> Unit:
     name = f"unit {index + 1}"
-    options = {"inputs": inputs, **table.options}
-    if table.kind == "isomorphic":
-        options = {"outputs": table.outputs, **options}
-    try:
-        backend = open_backend(table.backend, key=key.child("device", index), **options)
-    except ConfigError as error:
-        raise ConfigError(f"unit.{index} ({table.backend}): {error}") from None
+    backend = open_device(table, index, inputs, key)
     fence = Fence(backend, name=name, ledger=ledger, run_id=f"{run_id}-{index}")
     start = key.child("weights", index)
     if table.kind == "isomorphic":
@@ -100,6 +95,18 @@ def _unit(table: UnitTable, index: int, inputs: int, key: Key, ledger: Ledger, r
             fence, key=start, clip_rms=table.clip_rms, mask_constant=table.mask_constant
         )
     return DigitalLayerUnit(fence, outputs=table.outputs, key=start)
+
+
+def open_device(table: UnitTable, index: int, inputs: int, key: Key) -> MinimalBackend:
+    """The device of unit `index`, as made; key: of the run. The same arguments
+    give the same device, whose snapshots the other one can restore."""
+    options = {"inputs": inputs, **table.options}
+    if table.kind == "isomorphic":
+        options = {"outputs": table.outputs, **options}
+    try:
+        return open_backend(table.backend, key=key.child("device", index), **options)
+    except ConfigError as error:
+        raise ConfigError(f"unit.{index} ({table.backend}): {error}") from None
 
 
 def build_plans(

@@ -11,6 +11,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec
 
@@ -25,6 +26,16 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure of a page and the sentences below it. name: short, unique where it stands."""
+
+    name: str
+    figure: Figure
+    caption: str
+
 
 INK, FAINT, ACCENT, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
 _CSS = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xarray as xr
 from torch import Tensor
 
 from pib import checkpoint
@@ -88,7 +89,10 @@ def save_network(
     checkpoint.save(folder / "network", arrays | devices[0], devices[1])
 
 
-def write_history(job: Job, trainer: Trainer, result: Result, data: Tensors, key: Key) -> None:
+def write_history(
+    job: Job, trainer: Trainer, result: Result, data: Tensors, key: Key, devices: xr.Dataset
+) -> None:
+    """Save the record of the run; devices: arrays that picture its devices."""
     labels = data.test[1]
     shown = draw(len(labels), MAP_IMAGES, key.child("shown"))
     untrained = prepared(job.config, data, key=key)
@@ -98,6 +102,7 @@ def write_history(job: Job, trainer: Trainer, result: Result, data: Tensors, key
     history = rundata.add_readouts(history, result.curves)
     history = rundata.add_maps(history, before, after, labels[shown])
     history = rundata.add_confusion(history, labels, result.guess, job.data.classes)
+    history = history.merge(devices)
     rundata.save(history, job.out, {"command": job.command, "preset": job.preset})
 
 

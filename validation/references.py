@@ -32,6 +32,7 @@ from validation.baselines.backprop import (
 )
 from validation.baselines.lce import LocalCrossEntropy
 from validation.config import RunConfig
+from validation.exactwires import through_exact_wires
 from validation.experiment import (
     Tensors,
     build_network,
@@ -199,7 +200,7 @@ def local_cross_entropy(config: RunConfig, data: Tensors, *, key: Key) -> float:
     plans = build_plans(config, LocalCrossEntropy, config.references.local_cross_entropy_rate)
     trainer = build_trainer(network, data, plans, key=key.child("train"))
     trainer.PROBES_PER_UNIT = 1
-    measured = trainer.run()
+    measured = through_exact_wires(network, trainer.run(), data.train[0], key=key)
     return _readout_accuracy(config, network, measured, data, key=key)
 
 
@@ -259,7 +260,7 @@ def _question(config: RunConfig, data: Tensors, key: Key) -> str:
     for package in ("twin", "substrates", "pib", "validation/baselines"):
         for path in sorted((root / package).rglob("*.py")):
             seal.update(path.read_bytes())
-    for name in ("references.py", "experiment.py", "config.py"):
+    for name in ("references.py", "experiment.py", "exactwires.py", "config.py"):
         seal.update((root / "validation" / name).read_bytes())
     return seal.hexdigest()[:32]
 

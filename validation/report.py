@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from twin.errors import DataError
 from twin.files import write_atomic
-from validation import diagram, figures, maps
+from validation import costtable, devicepage, diagram, figures, maps
 from validation import summary as summaries
 from validation.maps import Method
 
@@ -95,7 +95,7 @@ def _context(summary: summaries.Summary, history: xr.Dataset, method: Method) ->
         "references_off": bool(extra.get("references_off")),
         "ablation": [{"standard_error": None, **row} for row in extra.get("ablation") or []],
         "units": units,
-        "ledger": _ledger(extra.get("ledger", [])),
+        "ledger": costtable.ledger(extra.get("ledger", [])),
         "versions": summary.versions,
         "method": method,
         "provenance": {str(k): str(v) for k, v in history.attrs.items()},
@@ -135,6 +135,8 @@ def _drawn(
         "weights": _per_unit(names, "Weights", figures.weights, history)
         if "weight_quantiles" in history
         else [],
+        "devices": devicepage.sections(history, units),
+        "devices_missing": devicepage.missing(history, units),
         **_feature_maps(history, names, extra, method),
         **_confusion(history),
     }
@@ -270,32 +272,5 @@ def _reference(name: str, accuracy: float, entry: Mapping[str, Any]) -> dict[str
         "standard_error": entry.get("standard_error"),
         "n": entry.get("n"),
         "gap": None,
-        "notes": ", ".join(f"{k.replace('_', ' ')} {_amount(v)}" for k, v in rest.items()),
+        "notes": ", ".join(f"{k.replace('_', ' ')} {costtable.amount(v)}" for k, v in rest.items()),
     }
-
-
-def _ledger(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Columns that are not zero throughout, rows as text, and a sum."""
-    names = [name for name in (rows[0] if rows else {}) if name not in ("unit", "phase")]
-    names = [name for name in names if any(row.get(name) for row in rows)]
-    total = {name: sum(row.get(name) or 0 for row in rows) for name in names}
-    body = [[row["unit"], row["phase"], *(_amount(row.get(n)) for n in names)] for row in rows]
-    return {
-        "columns": ["unit", "phase", *(name.replace("_", " ") for name in names)],
-        "rows": body,
-        "total": ["all", "", *(_amount(total[name]) for name in names)],
-    }
-
-
-_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k"))
-
-
-def _amount(value: Any) -> str:
-    """A number for reading: 12.3 M, 4,096, 3.2e-07; anything else as text."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "" if value is None else str(value)
-    for size, prefix in _PREFIXES:
-        if abs(value) >= size:
-            unit = 1e3 if prefix == "k" else size
-            return f"{value / unit:.4g} {prefix}"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"

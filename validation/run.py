@@ -13,6 +13,8 @@ from pib import checkpoint
 from pib.train import Trainer
 from twin.key import Key
 from twin.ledger import Ledger
+from validation import devices
+from validation.exactwires import through_exact_wires
 from validation.experiment import build_network, build_plans, build_trainer, tensors
 from validation.job import CHECKPOINT, Job, Silent, Stopwatch, Watcher, claim
 from validation.outcome import measure, save_network, summarise, write_history
@@ -44,16 +46,18 @@ def run(job: Job, watcher: Watcher | None = None) -> Summary:
         _train(job, trainer, clock, watcher)
         training_seconds = clock.seconds
         watcher.say("measuring the test images")
+        measured = through_exact_wires(network, trainer.measured, data.train[0], key=key)
         # Before the test passes age the devices: whoever opens the run and
         # measures with the same key finds the same readings.
-        devices = checkpoint.device_state(network)
-        result = measure(job, network, trainer.measured, data, key)
-        save_network(job.out, network, result.readout, devices)
+        state = checkpoint.device_state(network)
+        pictured = devices.measured(job.config, network, key=key)
+        result = measure(job, network, measured, data, key)
+        save_network(job.out, network, result.readout, state)
         found = None
         if job.references:
             found = references(job.config, data, key=key, cache=cache_folder(), say=watcher.say)
         watcher.say("writing the run folder")
-        write_history(job, trainer, result, data, key)
+        write_history(job, trainer, result, data, key, pictured)
         summary = summarise(job, trainer, result, found, clock, training_seconds, notes)
         summary.write(job.out)
         return summary

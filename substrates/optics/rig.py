@@ -1,4 +1,4 @@
-"""The optical backend: phase modulator, scattering medium, camera.
+"""The optical backend: modulator, scattering medium, camera.
 
 Frames are integers; time is virtual and follows from the frames taken.
 """
@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from substrates.optics.camera import Camera
-from substrates.optics.medium import GaussianMedium, Medium, with_unmodulated
-from substrates.optics.modulator import PhaseModulator, flickered
-from substrates.optics.presets import (
-    OperatingPoint,
-    RigConfig,
-    capabilities,
-    configured,
-)
+from substrates.optics.chain import Chain
+from substrates.optics.config import RigConfig
+from substrates.optics.medium import Medium
+from substrates.optics.modulatortable import make_modulator
+from substrates.optics.point import OperatingPoint
+from substrates.optics.ports import capabilities
+from substrates.optics.presets import configured
 from twin.backend import (
     Ranged,
     Reading,
@@ -37,37 +36,37 @@ from twin.errors import (
     SnapshotError,
     Unsupported,
 )
-from twin.key import SAMPLE_BLOCK, Key
+from twin.key import Key
 
 RANGING_ROUNDS = 10
+PATTERN = "last_pattern_rad"
 
 
 class OpticalRig:
-    """frame = camera(|T exp(i pi drive)|^2): what a camera sees behind a medium.
+    """frame = camera(|T light(drive)|^2): what a camera sees behind a medium.
 
-    The medium and the maps of stuck and dead pixels are drawn once from the
-    key the rig is made with. A reading of 1.0 is full_scale_over_mean times
-    the mean intensity, at any exposure.
+    The medium and the maps of faulty pixels are drawn once from the key the rig
+    is made with. A reading of 1.0 is full_scale_over_mean times the mean
+    intensity, at any exposure; with a black level, that level is part of it.
     """
 
     def __init__(self, config: RigConfig, key: Key, medium: Medium | None = None) -> None:
-        """medium: takes inputs channels (one more with unmodulated light);
-        a Gaussian one by default."""
+        """medium: takes inputs channels (one more with unmodulated light); by
+        default that of the configuration."""
         self._config = config
         self._device = _device(config.compute_device)
-        channels = config.inputs + (config.unmodulated_fraction > 0)
-        self._modulator = PhaseModulator(
-            config.inputs, config.modulator_levels, key.child("modulator"), self._device
-        )
-        self._medium = medium or GaussianMedium(
-            channels, config.pixels, key.child("medium"), self._device
-        )
         self._camera = Camera(config, key.child("camera"), self._device)
+        table = config.modulator
+        if table.kind == "phase" and table.levels is None and not _own_levels(config):
+            table = dataclasses.replace(table, levels=config.modulator_levels)
+        modulator = make_modulator(table, config.inputs, key.child("modulator"), self._device)
+        self._chain = Chain(config, modulator, self._camera.sensor_pixels, key, medium)
         self._point = OperatingPoint.of(config)
-        self._clock_s = 0.0
+        self._clock_s = self._drift_s = 0.0
+        self._pattern: Tensor | None = None
         self._version = 0
         self._closed = False
-        self.capabilities = capabilities(config, key)
+        self.capabilities = capabilities(config, key, modulator.levels, self._camera.end)
 
     def program(self, setting: Values, *, key: Key) -> Written:  # noqa: ARG002
         raise Unsupported(
@@ -79,27 +78,42 @@ class OpticalRig:
         self, drive: Values, *, key: Key, first_sample: int = 0, shots: int | None = None
     ) -> Reading:
         """One frame per sample and shot; the first shot is the frame of shots=None."""
-        values = self._checked(drive)
-        batch, repeats = len(values), shots or 1
+        values = self._checked(drive).to(self._device)
+        batch, repeats, frame_s = len(values), shots or 1, self._frame_s
+        for shot in range(repeats):
+            begin_s = self._clock_s + shot * batch * frame_s
+            self._camera.require_delivered(
+                self._point, key.child("shot", shot), first_sample, batch, begin_s, frame_s
+            )
+        shown, pattern = self._chain.in_order(values, repeats, self._point, self._pattern, frame_s)
         codes = torch.empty(
             (repeats, batch, self._config.pixels), dtype=self._camera.dtype, device=self._device
         )
         # Block by block: what a block needs stays in the processor's cache.
         for block in key.blocks(first_sample, batch):
-            codes[:, block.start : block.stop] = self._frames(
-                values[block.start : block.stop],
+            rows = slice(block.start, block.stop)
+            intensities = self._chain.intensities(
+                values[rows] if shown is None else [light[rows] for light in shown],
+                self._point,
                 key,
                 first_sample=first_sample + block.start,
                 shots=repeats,
-                clock_s=self._clock_s + block.start * self._frame_s,
-                shot_s=batch * self._frame_s,
+                clock_s=self._clock_s + block.start * frame_s,
+                drift_s=self._drift_s + block.start * frame_s * self._point.drift_scale,
+                frame_s=frame_s,
+                shot_s=batch * frame_s,
             )
-        seconds = self._frame_s * batch * repeats
-        self._clock_s += seconds
+            for shot, intensity in enumerate(intensities):
+                codes[shot, rows] = self._camera.frames(
+                    intensity, self._point, key.child("shot", shot), first_sample + block.start
+                )
+        seconds = frame_s * batch * repeats
+        self._pass_time(seconds)
+        self._pattern = pattern
         return Reading(
             codes=(codes if shots else codes[0]).to(values.device),
             ratio=1 / self._point.exposure_ratio,
-            saturated=self._camera.clipped(codes),
+            saturated=self._camera.clipped(codes, self._point),
             state_version=self._version,
             device_seconds=seconds,
             joules=seconds * self._config.electrical_power_w,
@@ -133,7 +147,13 @@ class OpticalRig:
     def adjust(self, dial: str, value: Any, *, key: Key) -> int:  # noqa: ARG002
         """Turn a dial; the maps behind it were drawn when the rig was made."""
         declared = self.capabilities.dial(dial)
-        number = float(value)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise DialError(
+                f"{self.capabilities.device_id}: dial {dial!r} takes a number in {declared.unit}, "
+                f"got {value!r}."
+            ) from None
         if not declared.low <= number <= declared.high:
             raise DialError(
                 f"{self.capabilities.device_id}: dial {dial!r} must be between {declared.low:g} "
@@ -149,20 +169,26 @@ class OpticalRig:
         return self._version
 
     def wait(self, seconds: float) -> None:
+        """Let time pass. The modulator keeps the phases of its last frame: whoever
+        waits for it to settle sends the pattern once more."""
         if not (math.isfinite(seconds) and seconds >= 0):
             raise DialError(f"a wait must be finite and >= 0 s, got {seconds}.")
-        self._clock_s += seconds
+        self._pass_time(seconds)
 
     def snapshot(self) -> Snapshot:
         """Everything that can change. What is drawn once follows from the key."""
         values = {
             **dataclasses.asdict(self._point),
             "clock_s": self._clock_s,
+            "drift_s": self._drift_s,
             "state_version": self._version,
         }
-        return Snapshot(device_id=self.capabilities.device_id, arrays={}, values=values)
+        pattern = self._pattern
+        arrays = {} if pattern is None else {PATTERN: pattern.to("cpu", copy=True)}
+        return Snapshot(device_id=self.capabilities.device_id, arrays=arrays, values=values)
 
     def restore(self, snapshot: Snapshot) -> None:
+        """Return to a state this very rig had; SnapshotError otherwise."""
         expected = self.snapshot()
         if snapshot.device_id != expected.device_id:
             raise SnapshotError(
@@ -172,10 +198,15 @@ class OpticalRig:
         if set(snapshot.values) != set(expected.values):
             differ = sorted(set(snapshot.values) ^ set(expected.values))
             raise SnapshotError(f"{expected.device_id}: snapshot differs in {', '.join(differ)}.")
+        shapes = {name: tuple(array.shape) for name, array in snapshot.arrays.items()}
+        if shapes not in ({}, {PATTERN: (self._chain.pattern_width,)}):
+            raise SnapshotError(f"{expected.device_id}: the snapshot's arrays are {shapes}.")
         values = dict(snapshot.values)
-        self._clock_s = float(values.pop("clock_s"))
+        self._clock_s, self._drift_s = float(values.pop("clock_s")), float(values.pop("drift_s"))
         self._version = int(values.pop("state_version"))
         self._point = OperatingPoint(**{name: float(v) for name, v in values.items()})
+        pattern = snapshot.arrays.get(PATTERN)
+        self._pattern = None if pattern is None else pattern.to(self._device, copy=True)
 
     def close(self) -> None:
         """Light off; the rig takes no more frames."""
@@ -205,49 +236,20 @@ class OpticalRig:
             )
         return values
 
-    def _frames(
-        self, drive: Tensor, key: Key, first_sample: int, shots: int, clock_s: float, shot_s: float
-    ) -> Tensor:
-        """Codes of a part of one aligned block, (shots, rows, pixels).
-
-        The first sample of the first shot is taken at `clock_s`, that of the
-        next shot `shot_s` later.
-        """
-        point = self._point
-        light = self._shown(drive)
-        fixed = self._medium.static and point.phase_flicker_rad == 0
-        out = []
-        for shot in range(shots):
-            shot_key = key.child("shot", shot)
-            if shot == 0 or not fixed:
-                flicker = flickered(
-                    light, point.phase_flicker_rad, shot_key.child("flicker"), first_sample
-                )
-                intensity = self._intensity(flicker, clock_s + shot * shot_s)[: len(drive)]
-            out.append(self._camera.frames(intensity, point, shot_key, first_sample))
-        return torch.stack(out)
-
-    def _shown(self, drive: Tensor) -> Tensor:
-        """Light behind the modulator, (SAMPLE_BLOCK, inputs), for a part of a block.
-
-        Padded to one size: a product of fewer rows rounds differently, and one
-        different bit shifts the whole stream of a Poisson sampler.
-        """
-        padded = torch.zeros((SAMPLE_BLOCK, self._config.inputs), device=self._device)
-        padded[: len(drive)] = drive
-        return self._modulator.light(padded, self._point.dead_macropixel_fraction)
-
-    def _intensity(self, light: Tensor, clock_s: float) -> Tensor:
-        """|field|^2 on the camera, (rows, pixels), float32, mean 1 over media."""
-        if self._config.unmodulated_fraction > 0:
-            light = with_unmodulated(light, self._config.unmodulated_fraction)
-        field = self._medium.transmit(light, clock_s, self._frame_s)
-        return field.real.square().addcmul_(field.imag, field.imag)
+    def _pass_time(self, seconds: float) -> None:
+        self._clock_s += seconds
+        self._drift_s += seconds * self._point.drift_scale
 
 
 def make(*, key: Key, **options: object) -> OpticalRig:
     """The backend's entry point: fields of RigConfig, and a `preset` to start from."""
     return OpticalRig(configured(options), key)
+
+
+def _own_levels(config: RigConfig) -> bool:
+    """Whether a phase modulator's curve or table says how many levels it has."""
+    own = config.modulator
+    return bool(own.curve_rad or own.turn_grey or own.table or own.believed_turn_grey)
 
 
 def _device(name: str) -> torch.device:

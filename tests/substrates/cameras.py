@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from substrates.optics.camera import Camera
-from substrates.optics.presets import OperatingPoint, RigConfig, configured
+from substrates.optics.config import RigConfig
+from substrates.optics.point import OperatingPoint
+from substrates.optics.presets import configured
 from substrates.optics.sensor import SensorTable
 from twin.config import build
 from twin.key import Key

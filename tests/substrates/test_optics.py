@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from substrates.optics.camera import GAUSSIAN_FLOOR_ELECTRONS, Camera
+from substrates.optics.config import RigConfig
 from substrates.optics.medium import GaussianMedium, gaussian_matrix, with_unmodulated
 from substrates.optics.modulator import PhaseModulator, flickered, require_injective
-from substrates.optics.presets import PRESETS, OperatingPoint, RigConfig, configured
+from substrates.optics.point import OperatingPoint
+from substrates.optics.presets import PRESETS, configured
 from substrates.optics.rig import OpticalRig, make
 from twin.backend import Backend, Reading
 from twin.errors import (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -40,9 +42,13 @@ def distance(found: Tensor, expected: Tensor) -> float:
     return float((found * (turn / turn.abs()) - expected).norm() / expected.norm())
 
 
-@settings(max_examples=20)
+@pytest.mark.parametrize("points", [64, 128, 256])
+@settings(max_examples=12)
 @given(grid=grids, z=distances, seed=seeds)
-def test_lightpipes_and_we_agree_on_paraxial_free_space(grid: Grid, z: float, seed: int) -> None:
+def test_lightpipes_and_we_agree_on_paraxial_free_space(
+    points: int, grid: Grid, z: float, seed: int
+) -> None:
+    grid = replace(grid, points=points)
     field = random_field(grid, seed)
     expected = fresnel(field[0], grid, z)
     ours = propagated(field, grid, z, allow=ANYTHING)[0]
@@ -121,9 +127,8 @@ def test_the_two_laws_part_as_k_z_theta_to_the_fourth_over_eight() -> None:
         paraxial = propagated(field, grid, z, allow=ANYTHING)
         gap = float((exact - paraxial).norm() / exact.norm())
         ratios.append(gap / grid.paraxial_error_rad(z))
-    # Mean square of (s_x^2 + s_y^2)^2 over a square band: 2/9 + 12/35 + 2 * ... = 0.83 theta^8;
-    # what a global phase of their common mean would hide is included.
-    assert all(0.85 <= ratio <= 0.97 for ratio in ratios), ratios
+    # In a square band (s_x^2 + s_y^2)^2 has an r.m.s. of 0.918 theta^4.
+    assert all(0.87 <= ratio <= 0.94 for ratio in ratios), ratios
 
 
 def test_evanescent_waves_decay_both_ways() -> None:
@@ -162,7 +167,7 @@ def test_nonsense_is_refused() -> None:
     grid = Grid(points=16, pitch_m=8e-6, wavelength_m=532e-9)
     good = torch.ones((16, 16), dtype=torch.complex64)
     bad = good.clone()
-    bad[3, 4] = complex(0, math.nan)
+    bad.imag[3, 4] = math.nan
     for field in (good[:8], good.real, bad):
         with pytest.raises(DriveError):
             propagated(field, grid, 1e-4)
@@ -174,6 +179,12 @@ def test_nonsense_is_refused() -> None:
         propagated(good, grid, math.inf)
     with pytest.raises(ConfigError, match="padding"):
         propagated(good, grid, 1e-4, padding=0)
-    for changes in ({"points": 0}, {"pitch_m": -1.0}, {"wavelength_m": math.nan}, {"aperture": 2}):
+    wrong: tuple[dict[str, Any], ...] = (
+        {"points": 0},
+        {"pitch_m": -1.0},
+        {"wavelength_m": math.nan},
+        {"aperture": 2},
+    )
+    for changes in wrong:
         with pytest.raises(ConfigError, match="grid"):
             Grid(**{"points": 16, "pitch_m": 8e-6, "wavelength_m": 532e-9, **changes})

@@ -14,7 +14,10 @@ from validation.console import console
 from validation.physics.law import Check, Effort, Law, Outcome, run, table
 from validation.summary import Summary
 
-MODULES = {"memristor": "validation.physics.memristor"}
+MODULES = {
+    "memristor": "validation.physics.memristor",
+    "optics": "validation.physics.optics",
+}
 """Name: module with LAWS, a sequence of laws, and pictures(folder, effort)."""
 
 

@@ -73,8 +73,38 @@ def histogram(quiet: Array, restless: Array, sigma_siemens: float, title: str) -
     return figure
 
 
-def drift(times_s: Array, siemens: Array, mean_siemens: Array, title: str) -> Figure:
-    """Conductance of single cells over the time since their write.
+def shots(siemens: Array, levels: list[tuple[float, float]], sigma: float, title: str) -> Figure:
+    """Repeated reads of one cell beside its law, a sum of Gaussians.
+
+    siemens: (shots,). levels: (share, siemens) of each. sigma: of every one,
+    siemens; 0 draws no law.
+    """
+    figure, ax = axes(4.3, 3.1)
+    bins = np.linspace(siemens.min(), siemens.max(), 61) * MICRO
+    counts = np.histogram(siemens * MICRO, bins)[0]
+    ax.stairs(counts, bins, fill=True, color=COLOURS[4], label="shots")
+    if sigma > 0:
+        x = np.linspace(bins[0], bins[-1], 400)
+        width = sigma * MICRO
+        law = [
+            share
+            * np.exp(-(((x - at * MICRO) / width) ** 2) / 2)
+            / (width * math.sqrt(2 * math.pi))
+            for share, at in levels
+        ]
+        drawn = np.sum(law, 0) * len(siemens) * (bins[1] - bins[0])
+        ax.plot(x, drawn, color=COLOURS[0], label=f"law, sigma {width:.3g} uS")
+    ax.set(title=title, xlabel="conductance / uS", ylabel=f"shots of {len(siemens)}")
+    # Room above the tallest bar, so that the legend covers none.
+    ax.set_ylim(0, 1.35 * counts.max())
+    ax.legend(loc="upper left", ncols=2)
+    return figure
+
+
+def drift(
+    times_s: Array, siemens: Array, mean_siemens: Array, title: str, since: str = "the write"
+) -> Figure:
+    """Conductance of single cells over the time since their write, or another moment.
 
     times_s: (times,). siemens: (cells, times). mean_siemens: (times,), the law.
     """
@@ -82,7 +112,7 @@ def drift(times_s: Array, siemens: Array, mean_siemens: Array, title: str) -> Fi
     ax.plot(times_s, siemens.T * MICRO, color=COLOURS[4], linewidth=0.7, alpha=0.8)
     ax.plot([], [], color=COLOURS[4], linewidth=0.7, label=f"{len(siemens)} cells")
     ax.plot(times_s, mean_siemens * MICRO, color=COLOURS[0], linewidth=2, label="mean of the law")
-    ax.set(title=title, xlabel="time since the write / s", ylabel="conductance / uS", xscale="log")
+    ax.set(title=title, xlabel=f"time since {since} / s", ylabel="conductance / uS", xscale="log")
     # The default writes powers of ten as mathematics, which is switched off.
     ax.xaxis.set_major_formatter(lambda value, _: f"1e{round(math.log10(value))}")
     ax.legend(loc="lower left")
@@ -113,7 +143,7 @@ def ir_drop(ratio: Array, title: str) -> Figure:
     ratio: (rows, columns), effective / actual; 1 means no loss.
     """
     figure, ax = axes(4.3, 3.4)
-    shown = ax.imshow(100 * (1 - ratio), cmap="viridis", interpolation="nearest")
+    shown = ax.imshow(100 * (1 - ratio), cmap="viridis", interpolation="nearest", aspect="auto")
     ax.grid(visible=False)
     ax.set(title=title, xlabel="column (bit line)", ylabel="row (word line), driven from the left")
     for axis in (ax.xaxis, ax.yaxis):
