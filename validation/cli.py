@@ -104,7 +104,7 @@ def check(
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="entropy, train or memristor")],
+    what: Annotated[str, typer.Argument(help="entropy, train, memristor or optics")],
     out: Out = None,
     quick: Quick = False,
     data: Data = None,
@@ -118,7 +118,7 @@ def bench(
 
 @app.command()
 def validate(
-    what: Annotated[str, typer.Argument(help="A substrate: memristor")],
+    what: Annotated[str, typer.Argument(help="A substrate: memristor or optics")],
     out: Out = None,
     quick: Quick = False,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -144,6 +144,41 @@ def fit_device(
         from validation import devicefit
 
         devicefit.main(measurements, out, _typed(), seed)
+
+
+@app.command()
+def certify(
+    name: Annotated[str, typer.Argument(help="An optical backend, simulated or real.")] = "optics",
+    option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the backend.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    quick: Quick = False,
+    out: Out = None,
+    patterns: Annotated[int, typer.Option(min=1, help="Patterns that add up.")] = 1,
+    dark: Annotated[float, typer.Option(help="Reading without light (black level).")] = 0.0,
+    watch_s: Annotated[float, typer.Option(help="Seconds over which drift is watched.")] = 60.0,
+) -> None:
+    """Is it speckle? Statistics of an optical backend's frames, with pictures."""
+    with _friendly():
+        from validation.certify import main as certifying
+
+        certifying.main(
+            name, option or [], seed, quick, out, _typed(),
+            patterns=patterns, dark=dark, watch_s=watch_s,
+        )  # fmt: skip
+
+
+@app.command("fit-camera")
+def fit_camera(
+    folder: Annotated[Path, typer.Argument(help="Frames: dark_0.01s_1.npy, bright_0.02s_2.tif")],
+    out: Out = None,
+    bits: Annotated[int | None, typer.Option(min=1, max=16, help="Of the camera.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Fit a camera twin to pairs of frames at several exposures (EMVA 1288)."""
+    with _friendly():
+        from validation import camerafit
+
+        camerafit.main(folder, out, _typed(), bits, seed)
 
 
 @app.command()

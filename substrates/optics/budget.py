@@ -71,7 +71,11 @@ class Budget:
 
 
 def budget(conditions: Conditions) -> Budget:
-    """The error budget of a rig under `conditions`."""
+    """The error budget of a rig under `conditions`.
+
+    Where full scale follows the mean signal at twice it or more, more photons
+    never lower the correlation. Below that noise may help: it dithers clipping.
+    """
     return Budget((*_light(conditions), *_medium(conditions), *_camera(conditions)))
 
 

@@ -12,7 +12,7 @@ from substrates.noise import poisson, standard_normal
 from substrates.optics.config import RigConfig
 from substrates.optics.pixelmaps import PixelMaps, binned, cornered, moved, region_rank
 from substrates.optics.point import EXPOSURE_RATIOS, OperatingPoint
-from substrates.optics.sensor import SensorTable, dark_factor, missing_skew
+from substrates.optics.sensor import dark_factor, missing_skew
 from twin.errors import ConfigError, DeviceUnavailable
 from twin.key import Key
 
@@ -45,16 +45,9 @@ class Camera:
     column noise, blooming, correlation between frames.
     """
 
-    def __init__(
-        self,
-        config: RigConfig,
-        key: Key,
-        device: torch.device | str = "cpu",
-        sensor: SensorTable | None = None,
-    ) -> None:
-        """sensor: by default that of the configuration."""
+    def __init__(self, config: RigConfig, key: Key, device: torch.device | str = "cpu") -> None:
         self._config = config
-        self.sensor: SensorTable = sensor or getattr(config, "sensor", None) or SensorTable()
+        self.sensor = config.sensor
         self.top = 2**config.camera_bits - 1
         self.dtype = torch.uint8 if config.camera_bits <= 8 else torch.int32
         container = 8 if config.camera_bits <= 8 else CONTAINER_BITS
@@ -111,16 +104,14 @@ class Camera:
         intensity: (batch, sensor pixels). Returns a fresh (batch, pixels read).
         """
         table, maps = self.sensor, self._maps
-        rows_px, columns_px = (_dial(at, table, f"shift_{n}_px") for n in ("rows", "columns"))
-        if rows_px or columns_px:
+        if at.shift_rows_px or at.shift_columns_px:
             picture = intensity.unflatten(-1, self._require_shape())
-            intensity = moved(picture, rows_px, columns_px).flatten(-2)
+            intensity = moved(picture, at.shift_rows_px, at.shift_columns_px).flatten(-2)
         scale = table.quantum_efficiency * at.mean_electrons * at.exposure_ratio
-        scale *= float(getattr(at, "shutter", 1.0))
+        scale *= at.shutter
         response = maps.response
-        dead = _dial(at, table, "dead_pixel_fraction")
-        if dead > 0:
-            alive = (maps.dead >= dead).to(torch.float32)
+        if at.dead_pixel_fraction > 0:
+            alive = (maps.dead >= at.dead_pixel_fraction).to(torch.float32)
             response = alive if response is None else alive * response
         charge = intensity.mul(scale if response is None else response * scale)
         charge.add_(self._dark_charge(at))
@@ -137,14 +128,13 @@ class Camera:
     def dark_electrons_per_s(self, at: OperatingPoint) -> float:
         """Dark current of an ordinary pixel at the temperature in force."""
         table = self.sensor
-        temperature = _dial(at, table, "temperature_c")
-        factor = dark_factor(temperature, table.reference_temperature_c, table.dark_doubling_c)
+        factor = dark_factor(at.temperature_c, table.reference_temperature_c, table.dark_doubling_c)
         return self._config.dark_electrons_per_s * factor
 
     def _dark_charge(self, at: OperatingPoint) -> Tensor | float:
         """Electrons of dark current of each sensor pixel in one exposure."""
         common = self.dark_electrons_per_s(at) * self._config.exposure_s * at.exposure_ratio
-        hot = _dial(at, self.sensor, "hot_pixel_fraction")
+        hot = at.hot_pixel_fraction
         ratio = self._maps.dark_ratio
         if hot > 0:
             excess = (self._maps.hot < hot) * (self.sensor.hot_pixel_ratio - 1) + 1
@@ -165,7 +155,7 @@ class Camera:
         Drawn from the call's key and the time, so that the same call made again
         later (the time that the frames took has passed) is a new try.
         """
-        probability = _dial(at, self.sensor, "lost_frame_probability")
+        probability = at.lost_frame_probability
         if probability == 0:
             return
         for block in key.child("lost").blocks(first_sample, batch):
@@ -205,7 +195,7 @@ class Camera:
         return dsnu * gain + self.sensor.offset_dn
 
     def _with_faults(self, codes: Tensor, at: OperatingPoint) -> Tensor:
-        blinded = _dial(at, self.sensor, "saturated_fraction")
+        blinded = at.saturated_fraction
         if blinded > 0:
             codes.masked_fill_(self._blinded < blinded, self.end)
         if at.stuck_pixel_fraction > 0:
@@ -292,8 +282,3 @@ class Camera:
                 f"electrons or more, got {electrons:g} (its skewness would be off by "
                 f"{self.gaussian_skew(at):.2g}). Use shot_noise = 'poisson' or more light."
             )
-
-
-def _dial(at: OperatingPoint, table: SensorTable, name: str) -> float:
-    """A value that can be turned while the rig runs, else as built."""
-    return float(getattr(at, name, getattr(table, name)))

@@ -18,20 +18,15 @@ from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import polygamma
 
-from substrates.optics.frameset import FrameSet, split
+from substrates.optics.cameraneeds import require_levels, require_positive, require_usable
+from substrates.optics.frameset import FrameSet
 from substrates.optics.levelstats import Moments, measured
-from twin.errors import DataError
 
 Floats = NDArray[np.float64]
 QUANTISATION = 1 / 12
 """Variance of rounding, DN^2; right while the noise covers half a code."""
 
-LEAST_DARK_VARIANCE = 0.24
-"""DN^2 below which the dark noise is hidden by the rounding (EMVA 1288 reference code)."""
-
 GROUPS = 40
-FEWEST_PIXELS = 400
-FEWEST_DARK, FEWEST_BRIGHT = 2, 3
 FEWEST_FOR_SPREAD = 4
 """Degrees of freedom of a pixel's dark variance below which it has no map."""
 
@@ -101,9 +96,9 @@ class CameraFit:
 
 def fitted(found: FrameSet) -> CameraFit:
     """The parameters of the camera that took the frames. DataError if they do not suffice."""
-    _require_levels(found)
+    require_levels(found)
     moments = measured(found)
-    _require_usable(found, moments)
+    require_usable(found, moments)
     law = _Law.of(moments)
     parts = law.parts(moments)
     whole = law.solve(parts.sum(0))
@@ -114,7 +109,7 @@ def fitted(found: FrameSet) -> CameraFit:
     deviates = (rest - centre) * math.sqrt(GROUPS - 1)
     errors = np.sqrt((deviates**2).mean(0))
     parameters = dict(zip(names, whole.tolist(), strict=True))
-    _require_positive(parameters, found)
+    require_positive(parameters, found)
     estimates = {
         n: _estimate(n, v, e)
         for n, v, e in zip(names, whole.tolist(), errors.tolist(), strict=True)
@@ -329,58 +324,3 @@ def _line(x: Floats, y: Floats, weight: Floats) -> tuple[float, float]:
 
 def _variance(n: float, first: float, second: float, terms: int = 0) -> float:
     return float((second - first**2 / n) / (n - 1 - terms))
-
-
-def _require_levels(found: FrameSet) -> None:
-    kinds = split(found)
-    times = {found.levels[j].exposure_s for j in kinds[False]}
-    if len(times) < FEWEST_DARK:
-        raise DataError(
-            f"camera frames: dark frames at {len(times)} exposure(s), need {FEWEST_DARK} or more: "
-            "the dark current is their slope. Close the shutter and repeat the exposures."
-        )
-    if len(kinds[True]) < FEWEST_BRIGHT:
-        raise DataError(
-            f"camera frames: bright frames at {len(kinds[True])} exposure(s), need "
-            f"{FEWEST_BRIGHT} or more below saturation. Take more exposures."
-        )
-
-
-def _require_usable(found: FrameSet, m: Moments) -> None:
-    if len(m.good_pixels) < FEWEST_PIXELS:
-        raise DataError(
-            f"camera frames: {len(m.good_pixels)} pixels that are not stuck, hot or dead, need "
-            f"{FEWEST_PIXELS} or more. Use a larger region."
-        )
-    bright = m.lit & m.used
-    if bright.sum() < FEWEST_BRIGHT:
-        dropped = [str(level) for level, u in zip(found.levels, m.used, strict=True) if not u]
-        raise DataError(
-            f"camera frames: {int(bright.sum())} bright exposures below saturation (left out: "
-            f"{', '.join(dropped)}), need {FEWEST_BRIGHT} or more. Take shorter exposures."
-        )
-    if m.zeros > 1e-3:
-        raise DataError(
-            f"camera frames: {m.zeros:.1%} of the dark codes are 0 (limit 0.1 %), so the dark "
-            "noise is cut off. Raise the camera's black level."
-        )
-    lowest = float(m.level_variance[~m.lit].min())
-    if lowest < LEAST_DARK_VARIANCE:
-        raise DataError(
-            f"camera frames: dark variance {lowest:.3g} DN^2, below {LEAST_DARK_VARIANCE} the "
-            "rounding hides the noise. Raise the camera's gain, or use more bits."
-        )
-
-
-def _require_positive(found: Mapping[str, float], frames: FrameSet) -> None:
-    if not found["gain"] > 0:
-        raise DataError(
-            f"camera frames: the variance does not grow with the mean (slope {found['gain']:.3g} "
-            f"DN/electron over {len(frames.levels)} levels). Are these raw frames, and the dark "
-            "ones dark?"
-        )
-    if not found["read_noise"] > 0:
-        raise DataError(
-            "camera frames: no dark noise above the rounding of 1/12 DN^2. Raise the gain, or "
-            "take more dark frames."
-        )

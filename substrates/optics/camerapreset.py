@@ -171,8 +171,8 @@ def _simulated(
 ) -> list[NDArray[Any]]:
     """Frames of all levels, as the camera of one draw of the parameters takes them."""
     found = _drawn(fit, key)
-    config, table = _config(fit, found, len(chosen))
-    camera = Camera(config, key.child("camera"), sensor=table)
+    config = _config(fit, found, len(chosen))
+    camera = Camera(config, key.child("camera"))
     m, stacks = fit.moments, []
     for j, level in enumerate(fit.frames.levels):
         means = m.mean[j][chosen] if not flat else np.full(len(chosen), m.level_mean[j])
@@ -196,13 +196,7 @@ def _drawn(fit: CameraFit, key: Key) -> dict[str, float]:
     return {name: max(value, 0.0) for name, value in found.items()}
 
 
-def _config(
-    fit: CameraFit, found: Mapping[str, float], pixels: int
-) -> tuple[RigConfig, SensorTable]:
-    config = RigConfig(
-        pixels=pixels, mean_electrons=1.0, exposure_s=1.0, camera_bits=fit.frames.bits,
-        read_noise_electrons=found["read_noise"], dark_electrons_per_s=found["dark_current"],
-    )  # fmt: skip
+def _config(fit: CameraFit, found: Mapping[str, float], pixels: int) -> RigConfig:
     table = {
         "gain_dn_per_electron": found["gain"],
         "offset_dn": found["offset"],
@@ -210,4 +204,8 @@ def _config(
         "dsnu_electrons": found["dsnu"],
         "read_noise_spread": min(found["read_noise_spread"], 2.0),
     }
-    return config, build(SensorTable, table, "sensor")
+    return RigConfig(
+        pixels=pixels, mean_electrons=1.0, exposure_s=1.0, camera_bits=fit.frames.bits,
+        read_noise_electrons=found["read_noise"], dark_electrons_per_s=found["dark_current"],
+        sensor=build(SensorTable, table, "sensor"),
+    )  # fmt: skip

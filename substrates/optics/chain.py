@@ -50,30 +50,37 @@ class Chain:
     # ---- patterns ----------------------------------------------------------
 
     @property
-    def pattern_width(self) -> int:
-        """Phases of the last pattern, of a modulator that settles."""
-        return self._config.inputs
+    def pattern_shape(self) -> tuple[int, int]:
+        """Of a modulator that settles: phases now and phases they approach, rad."""
+        return (2, self._config.inputs)
 
     def in_order(
         self,
         drive: Tensor,
         shots: int,
         at: OperatingPoint,
-        before: Tensor | None,
+        pattern: Tensor | None,
         frame_s: float,
     ) -> tuple[list[Tensor] | None, Tensor | None]:
         """Light of every frame, one (batch, inputs) per shot, in the order in which
         the frames are taken, and the pattern it ends with; None where a frame
         does not depend on the one before."""
-        if not isinstance(self._modulator, PhaseSlm) or not self._modulator.settles:
+        slm = self._modulator
+        if not isinstance(slm, PhaseSlm) or not slm.settles:
             return None, None
-        lights = []
+        faults = (at.dead_macropixel_fraction, at.stuck_macropixel_fraction)
+        lights, now = [], None if pattern is None else pattern[0]
         for _ in range(shots):
-            light, before = self._modulator.light_in_order(
-                drive, before, frame_s, at.dead_macropixel_fraction, at.stuck_macropixel_fraction
-            )
+            light, now = slm.light_in_order(drive, now, frame_s, *faults)
             lights.append(light)
-        return lights, before
+        assert now is not None
+        return lights, torch.stack([now, slm.phases(drive[-1:], *faults)[0]])
+
+    def rested(self, pattern: Tensor | None, seconds: float) -> Tensor | None:
+        """The last pattern after a rest, on its way to what was sent."""
+        if pattern is None or not isinstance(self._modulator, PhaseSlm):
+            return pattern
+        return torch.stack([self._modulator.relaxed(pattern[0], pattern[1], seconds), pattern[1]])
 
     # ---- intensities -------------------------------------------------------
 
@@ -108,14 +115,16 @@ class Chain:
             and isinstance(source, Tensor)
             and isinstance(medium, MatrixMedium)
         ):
-            real = self._real_intensity(self._padded(source), at, medium)
+            real = self._real_intensity(_padded(source), at, medium)
             yield from self._repeated(real, rows, shots)
             return
-        light = self._shown(self._padded(source), at) if isinstance(source, Tensor) else None
+        # Rows of a moving medium are moments: filling up a block would make it move on.
+        whole = _padded if medium.static else _as_it_is
+        light = self._shown(whole(source), at) if isinstance(source, Tensor) else None
         intensity = None
         for shot in range(shots):
             if intensity is None or not fixed or light is None:
-                given = light if light is not None else self._padded(source[shot])
+                given = light if light is not None else whole(source[shot])
                 noisy = flickered(
                     given,
                     at.phase_flicker_rad,
@@ -158,18 +167,6 @@ class Chain:
             drive, at.dead_macropixel_fraction, at.stuck_macropixel_fraction
         )
 
-    def _padded(self, values: Tensor) -> Tensor:
-        """`values` (rows, inputs) with rows of zeros up to a whole block.
-
-        A product of fewer rows rounds differently, and one different bit
-        shifts the whole stream of a Poisson sampler.
-        """
-        if len(values) == SAMPLE_BLOCK:
-            return values
-        padded = values.new_zeros((SAMPLE_BLOCK, values.shape[1]))
-        padded[: len(values)] = values
-        return padded
-
     def _mixed(self, light: Tensor) -> Tensor:
         """`light` with what misses the modulator."""
         fraction = self._config.unmodulated_fraction
@@ -191,3 +188,20 @@ class Chain:
         if medium.patterns == 1:
             return power
         return power.view(len(power), medium.patterns, -1).mean(1)
+
+
+def _padded(values: Tensor) -> Tensor:
+    """`values` (rows, inputs) with rows of zeros up to a whole block.
+
+    A product of fewer rows rounds differently, and one different bit shifts
+    the whole stream of a Poisson sampler.
+    """
+    if len(values) == SAMPLE_BLOCK:
+        return values
+    padded = values.new_zeros((SAMPLE_BLOCK, values.shape[1]))
+    padded[: len(values)] = values
+    return padded
+
+
+def _as_it_is(values: Tensor) -> Tensor:
+    return values

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from substrates.optics.config import RigConfig
+from substrates.optics.driftclock import DriftClock
 from substrates.optics.modulatortable import ModulatorTable
 from substrates.optics.point import OperatingPoint
+from substrates.optics.sensor import dark_factor
 from twin.config import STRICT
+from twin.key import Key
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Nonnegative = Annotated[float, Field(ge=0)]
@@ -79,28 +84,46 @@ def conditions_of(
     config: RigConfig,
     at: OperatingPoint | None = None,
     *,
-    field_correlation: float = 1.0,
-    patterns: int = 1,
+    after_s: float = 0.0,
 ) -> Conditions:
     """Conditions of a rig as configured, at an operating point (as delivered by default).
 
-    field_correlation: of the drifting medium with itself at the time in question.
+    after_s: seconds between the frames that are compared, at the start of the
+    drift (a warm-up is fastest then). Pixel faults, shifts, full well and
+    cross-talk are not in the budget.
     """
     at = at or OperatingPoint.of(config)
+    sensor, drift = config.sensor, config.drift
+    seen = sensor.quantum_efficiency * sensor.binning**2
+    range_electrons = config.full_scale_over_mean * seen * at.mean_electrons
+    if sensor.gain_dn_per_electron is not None:
+        top = 2**config.camera_bits - 1
+        range_electrons = (top - sensor.offset_dn) / sensor.gain_dn_per_electron
+    temperature = dark_factor(
+        at.temperature_c, sensor.reference_temperature_c, sensor.dark_doubling_c
+    )
+    dark = config.dark_electrons_per_s * config.exposure_s * at.exposure_ratio * temperature
+    elapsed = 0.0
+    if not drift.static and after_s > 0:
+        clock = DriftClock(drift, Key(0))
+        elapsed = float(clock.elapsed(np.array([after_s * at.drift_scale]))[0])
     return Conditions(
         inputs=config.inputs,
-        modulator=ModulatorTable(levels=config.modulator_levels),
+        modulator=config.own_modulator(),
         frame_s=max(1 / config.frame_rate_hz, config.exposure_s * at.exposure_ratio),
         dead_fraction=at.dead_macropixel_fraction,
         flicker_rad=at.phase_flicker_rad,
         unmodulated_fraction=config.unmodulated_fraction,
-        field_correlation=field_correlation,
-        patterns=patterns,
-        mean_electrons=at.mean_electrons * at.exposure_ratio,
+        field_correlation=math.exp(-elapsed),
+        patterns=getattr(config.medium, "patterns", 1),
+        mean_electrons=at.mean_electrons * at.exposure_ratio * seen,
         shot_noise=config.shot_noise != "none",
         read_noise_electrons=at.read_noise_electrons,
-        dark_electrons=config.dark_electrons_per_s * config.exposure_s * at.exposure_ratio,
-        full_scale_electrons=config.full_scale_over_mean * at.mean_electrons,
+        dark_electrons=dark * sensor.binning**2,
+        pixel_gain_spread=sensor.prnu,
+        pixel_offset_electrons=sensor.dsnu_electrons,
+        full_scale_electrons=range_electrons,
         bits=config.camera_bits,
         stuck_pixel_fraction=at.stuck_pixel_fraction,
+        black_level=sensor.offset_dn > 0,
     )

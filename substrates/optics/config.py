@@ -5,6 +5,7 @@ Charges in electrons. Values marked "assumed" have no source yet.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -94,3 +95,12 @@ class RigConfig:
 
     compute_device: str = "cpu"
     """Where the simulation runs: "cpu", "cuda" or "cuda:1"."""
+
+    def own_modulator(self) -> ModulatorTable:
+        """The modulator's table with the levels that hold: modulator_levels for a
+        phase modulator that has none, no curve and no table of its own."""
+        own = self.modulator
+        given = (own.levels, own.curve_rad, own.turn_grey, own.table, own.believed_turn_grey)
+        if own.kind != "phase" or any(given):
+            return own
+        return replace(own, levels=self.modulator_levels)

@@ -107,7 +107,7 @@ PRESETS: Mapping[str, DriftTable] = MappingProxyType(
         "slow": DriftTable(tau_s=1200.0),
         # Speckle correlation time 1 s, inside the 50 ms to 2.5 s seen through
         # living mouse skin (Jang et al. 2015, Biomed. Opt. Express 6, 72).
-        "tissue": DriftTable(tau_s=2.0),
+        "tissue-like": DriftTable(tau_s=2.0),
     }
 )
 """Named drifts."""

@@ -29,7 +29,7 @@ SENSOR_DIALS = (
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
     """One field per dial. swapped: 0 for the rig's own medium, else another's.
-    drift_scale: how fast the medium's own time passes, in device seconds."""
+    shutter: 1 open, 0 closed. drift_scale: seconds of the medium per device second."""
 
     mean_electrons: float
     read_noise_electrons: float
@@ -38,6 +38,7 @@ class OperatingPoint:
     dead_macropixel_fraction: float
     stuck_macropixel_fraction: float = 0.0
     exposure_ratio: float = 1.0
+    shutter: float = 1.0
     drift_scale: float = 0.0
     swapped: float = 0.0
     dead_pixel_fraction: float = 0.0
@@ -68,7 +69,7 @@ class OperatingPoint:
 
 def dials(config: RigConfig) -> tuple[Dial, ...]:
     """The dials of a rig; their defaults are what `config` says."""
-    return (*_light(config), *_faults(config), *_places(config))
+    return (*_light(config), _shutter(), *_faults(config), *_places(config))
 
 
 def _light(config: RigConfig) -> Iterator[Dial]:
@@ -135,6 +136,13 @@ def _light(config: RigConfig) -> Iterator[Dial]:
         about="seconds of the medium's drift per device second; of the law the rig was built "
         'with, of the preset "slow" for a static one (then 1200 is one correlation per second)',
     )
+
+
+def _shutter() -> Dial:
+    return Dial(
+        name="shutter", unit="1", low=0.0, high=1.0, ideal=1.0, default=1.0, severe=0.5,
+        about="share of the light let through; 0 for dark frames",
+    )  # fmt: skip
 
 
 def _faults(config: RigConfig) -> Iterator[Dial]:

@@ -39,7 +39,7 @@ from twin.errors import (
 from twin.key import Key
 
 RANGING_ROUNDS = 10
-PATTERN = "last_pattern_rad"
+PATTERN = "pattern_rad"
 
 
 class OpticalRig:
@@ -56,17 +56,16 @@ class OpticalRig:
         self._config = config
         self._device = _device(config.compute_device)
         self._camera = Camera(config, key.child("camera"), self._device)
-        table = config.modulator
-        if table.kind == "phase" and table.levels is None and not _own_levels(config):
-            table = dataclasses.replace(table, levels=config.modulator_levels)
-        modulator = make_modulator(table, config.inputs, key.child("modulator"), self._device)
+        modulator = make_modulator(
+            config.own_modulator(), config.inputs, key.child("modulator"), self._device
+        )
         self._chain = Chain(config, modulator, self._camera.sensor_pixels, key, medium)
         self._point = OperatingPoint.of(config)
         self._clock_s = self._drift_s = 0.0
         self._pattern: Tensor | None = None
         self._version = 0
         self._closed = False
-        self.capabilities = capabilities(config, key, modulator.levels, self._camera.end)
+        self.capabilities = capabilities(config, key, modulator, self._camera)
 
     def program(self, setting: Values, *, key: Key) -> Written:  # noqa: ARG002
         raise Unsupported(
@@ -80,11 +79,7 @@ class OpticalRig:
         """One frame per sample and shot; the first shot is the frame of shots=None."""
         values = self._checked(drive).to(self._device)
         batch, repeats, frame_s = len(values), shots or 1, self._frame_s
-        for shot in range(repeats):
-            begin_s = self._clock_s + shot * batch * frame_s
-            self._camera.require_delivered(
-                self._point, key.child("shot", shot), first_sample, batch, begin_s, frame_s
-            )
+        self._require_delivered(key, first_sample, batch, repeats)
         shown, pattern = self._chain.in_order(values, repeats, self._point, self._pattern, frame_s)
         codes = torch.empty(
             (repeats, batch, self._config.pixels), dtype=self._camera.dtype, device=self._device
@@ -169,11 +164,11 @@ class OpticalRig:
         return self._version
 
     def wait(self, seconds: float) -> None:
-        """Let time pass. The modulator keeps the phases of its last frame: whoever
-        waits for it to settle sends the pattern once more."""
+        """Let time pass: the medium drifts, the last pattern settles."""
         if not (math.isfinite(seconds) and seconds >= 0):
             raise DialError(f"a wait must be finite and >= 0 s, got {seconds}.")
         self._pass_time(seconds)
+        self._pattern = self._chain.rested(self._pattern, seconds)
 
     def snapshot(self) -> Snapshot:
         """Everything that can change. What is drawn once follows from the key."""
@@ -199,7 +194,7 @@ class OpticalRig:
             differ = sorted(set(snapshot.values) ^ set(expected.values))
             raise SnapshotError(f"{expected.device_id}: snapshot differs in {', '.join(differ)}.")
         shapes = {name: tuple(array.shape) for name, array in snapshot.arrays.items()}
-        if shapes not in ({}, {PATTERN: (self._chain.pattern_width,)}):
+        if shapes not in ({}, {PATTERN: self._chain.pattern_shape}):
             raise SnapshotError(f"{expected.device_id}: the snapshot's arrays are {shapes}.")
         values = dict(snapshot.values)
         self._clock_s, self._drift_s = float(values.pop("clock_s")), float(values.pop("drift_s"))
@@ -236,6 +231,19 @@ class OpticalRig:
             )
         return values
 
+    def _require_delivered(self, key: Key, first_sample: int, batch: int, shots: int) -> None:
+        """DeviceUnavailable if a frame is lost; the frames have taken their time then."""
+        frame_s = self._frame_s
+        try:
+            for shot in range(shots):
+                begin_s = self._clock_s + shot * batch * frame_s
+                self._camera.require_delivered(
+                    self._point, key.child("shot", shot), first_sample, batch, begin_s, frame_s
+                )
+        except DeviceUnavailable:
+            self._pass_time(frame_s * batch * shots)
+            raise
+
     def _pass_time(self, seconds: float) -> None:
         self._clock_s += seconds
         self._drift_s += seconds * self._point.drift_scale
@@ -244,12 +252,6 @@ class OpticalRig:
 def make(*, key: Key, **options: object) -> OpticalRig:
     """The backend's entry point: fields of RigConfig, and a `preset` to start from."""
     return OpticalRig(configured(options), key)
-
-
-def _own_levels(config: RigConfig) -> bool:
-    """Whether a phase modulator's curve or table says how many levels it has."""
-    own = config.modulator
-    return bool(own.curve_rad or own.turn_grey or own.table or own.believed_turn_grey)
 
 
 def _device(name: str) -> torch.device:

@@ -16,6 +16,7 @@ from substrates.optics.budgetcamera import Clipped, Floor, gain_spread, noise, s
 from substrates.optics.budgetlight import (
     amplitude_overlap,
     drift,
+    faulty_overlap,
     few_inputs,
     full_turn,
     half_turn,
@@ -190,6 +191,16 @@ def test_curves_holograms_and_mirrors_cost_what_their_overlap_says(
     predicted = correlation(inputs=128, modulator=table)
     assert abs(found - predicted) < 5 * error + (2 / 128 * (1 - predicted) * (wanted == "drive"))
     assert 5 * error < 0.1
+
+
+def test_a_macropixel_both_dead_and_stuck_is_dead() -> None:
+    shown = phase_light(even_phases(5))
+    good = phase_overlap(shown)
+    dead = faulty_overlap(shown, good, 1.0, 1.0)
+    assert dead.pearson == pytest.approx((2 / math.pi) ** 2)
+    both = faulty_overlap(shown, good, 0.25, 0.5)
+    mean = 0.375 * good.mean - 2j / math.pi * (0.25 + 0.375 * shown.mean().item())
+    assert both.mean == pytest.approx(mean)
 
 
 def test_a_driver_with_a_wrong_table_costs_more_than_a_calibrated_one() -> None:

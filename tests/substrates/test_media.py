@@ -38,6 +38,7 @@ from substrates.optics.medium import (
     summed_intensity,
 )
 from substrates.optics.spectra import (
+    _unitary,
     between_unitaries,
     bimodal,
     bimodal_above,
@@ -166,6 +167,14 @@ def test_prescribed_singular_values_come_back_from_the_matrix(shape: tuple[int, 
     assert matrix.shape == shape
     found = torch.linalg.svdvals(matrix).numpy()
     assert np.allclose(found, singular, atol=1e-5)
+
+
+def test_the_unitaries_favour_no_phase() -> None:
+    """400 of 6 modes. The first entry, variance 1 / 6: a bare QR makes its real part negative."""
+    singular = np.array([1.0, 0, 0, 0, 0, 0])
+    drawn = [_unitary(6, 6, Key(n))[0, 0] for n in range(400)]
+    assert abs(torch.stack(drawn).mean().item()) < 5 * math.sqrt(1 / 6 / 400)
+    assert torch.linalg.matrix_rank(between_unitaries(singular, 6, 6, Key(1))).item() == 1
 
 
 def test_a_fully_controlled_slab_has_the_fraction_of_open_channels_that_the_law_gives() -> None:
