@@ -8,53 +8,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
 
+import numpy as np
 import torch
+from scipy import special
 from torch import Tensor
 
-from substrates.memristor import device, wear
+from substrates.memristor import ages, device, wear
+from substrates.memristor.ages import Elapsed, History, Limits, Moment
 from substrates.memristor.config import CrossbarConfig
+from substrates.memristor.counter import uniforms
 from substrates.memristor.encoding import Encoding
 from substrates.memristor.faults import Faults
 from substrates.memristor.rtn import Traps
-from substrates.memristor.tails import scattered
+from substrates.memristor.seconds import Seconds, at_least, log_ratio
 from substrates.memristor.technology import Endurance, Rtn, Technology
-from substrates.memristor.verify import write_once, write_verify
+from substrates.memristor.writing import Plan, Writer
 from twin.key import Key
 
-
-class Moment(NamedTuple):
-    """When cells are looked at. aged_s: seconds since the write, counted at the
-    temperature of the law. reads: since the write. clock_s: device time."""
-
-    aged_s: float
-    reads: int
-    clock_s: float
-
-    def same(self, other: Moment, any_clock: bool) -> bool:
-        """Whether cells are alike then; any_clock: whatever the device time."""
-        alike = self.aged_s == other.aged_s and self.reads == other.reads
-        return alike and (any_clock or self.clock_s == other.clock_s)
-
-
-@dataclass(frozen=True)
-class WriteCost:
-    """Cells written, seconds, joules, and cells given up by write-verify."""
-
-    cells: int
-    seconds: float
-    joules: float
-    failed: int
+NEAR_THE_END = 0.9
+"""Share of its law's time after which a verified write pulses a cell in any case: it
+could not be read much longer otherwise, however well it sits."""
 
 
 class Cells:
     """The conductances of one chip; `key` is the chip's own.
 
-    A write restarts every cell's trajectory. Its random slope belongs to the
-    chip and the number of the write, so that no reading and no split of a wait
-    can change it.
+    A pulse restarts a cell's trajectory. Its random slope belongs to the chip and the
+    number of the write, so that no reading and no split of a wait can change it.
+    targets, programmed: of each cell's last pulse, siemens. history: None where the
+    last write pulsed all cells.
     """
 
     def __init__(
@@ -69,9 +53,11 @@ class Cells:
         self._faults = faults
         self._key = key
         self._device = torch.device(config.compute_device)
+        self.writer = Writer(config, encoding, technology, faults)
         # As made, every cell is reset to the bottom of the window.
         self.programmed = torch.full(encoding.shape, config.g_min_siemens, device=self._device)
         self.targets = self.programmed
+        self.history: History | None = None
         self.writes = 0
         self.pulses = 0.0
         self._slopes: Tensor | None = None
@@ -80,80 +66,30 @@ class Cells:
 
     # ---- writing -----------------------------------------------------------
 
-    def write(
-        self, weights: Tensor, now: Moment, dials: Mapping[str, float], key: Key
-    ) -> WriteCost:
-        """Program signed weights in [-1, 1] into cells as they are now."""
-        targets = self._encoding.targets(weights)
-        config, count = self._config, targets.numel()
-        pulses, failed = float(config.write_pulses), 0
-        if config.write_mode == "outcome":
-            after = self._outcome(targets, dials, key)
-            never = self._faults.never_verify()
-            failed = 0 if never is None else int(never.sum())
-        else:
-            after, pulses, failed = self._pulsed(targets, now, dials, key)
-        self.restore(targets, after, self.writes + 1, self.pulses + pulses)
-        total = count * pulses
-        seconds, joules = total * config.write_pulse_s, total * config.write_pulse_joules
-        return WriteCost(count, seconds, joules, failed)
+    def plan(self, weights: Tensor, now: Moment, dials: Mapping[str, float], key: Key) -> Plan:
+        """What writing signed weights in [-1, 1] into the cells as they are now will do."""
+        return self.writer.plan(weights, self, now, dials, key)
 
-    def restore(self, targets: Tensor, programmed: Tensor, writes: int, pulses: float) -> None:
-        """Put back conductances (as programmed, faults aside) and the counts."""
+    def commit(self, plan: Plan, elapsed: Elapsed) -> None:
+        """Carry out a plan; elapsed: from the last write to the end of this one."""
+        history = ages.after_write(self.history, plan.pulsed, elapsed, self.writes)
+        pulses = self.pulses + plan.pulses
+        self.restore(plan.targets, plan.programmed, self.writes + 1, pulses, history)
+
+    def restore(
+        self,
+        targets: Tensor,
+        programmed: Tensor,
+        writes: int,
+        pulses: float,
+        history: History | None = None,
+    ) -> None:
+        """Put back conductances (as programmed, faults aside), counts and history."""
         self.targets, self.programmed = targets, programmed
-        self.writes, self.pulses = writes, pulses
+        self.writes, self.pulses, self.history = writes, pulses, history
         self._slopes = None
 
-    def _outcome(self, targets: Tensor, dials: Mapping[str, float], key: Key) -> Tensor:
-        """What write-verify is known to leave behind, state by state."""
-        technology, scale = self._technology, dials.get("programming_scale", 0.0)
-        plain = dials["programming_error"] * self._config.window_siemens
-        never = self._faults.never_verify()
-        if plain == 0 and scale == 0 and never is None:
-            return targets
-        normals = self._normals(key.torch(self._device))
-        after = targets
-        if technology is not None and scale > 0:
-            sigma = technology.sigma(targets, self._config.programming_table) * scale
-            after = scattered(targets, sigma, normals, technology.tails)
-            # Two independent errors add up; the second needs its own numbers.
-            normals = self._normals(key.child("plain").torch(self._device)) if plain else normals
-        if plain > 0:
-            after = device.written_(after, normals.clone(), plain)
-        if never is not None:
-            coarse = device.written_(targets, normals, self._pulse_sigma(targets))
-            after = torch.where(never.to(self._device), coarse, after)
-        return after
-
-    def _pulsed(
-        self, targets: Tensor, now: Moment, dials: Mapping[str, float], key: Key
-    ) -> tuple[Tensor, float, int]:
-        """Pulse by pulse: conductances, mean pulses per cell, cells given up."""
-        config, generator = self._config, key.torch()
-        # Telegraph noise comes on top of whatever is written; in here, cells that
-        # are left as they are would keep it for good.
-        targets, start = targets.cpu(), self._at_rest(now, dials).cpu()
-        stuck = self._unmovable(dials)
-        sigma = self._pulse_sigma(targets)
-        if config.write_mode == "one-shot":
-            done = write_once(targets, start, pulse_sigma=sigma, stuck=stuck, generator=generator)
-            failed = 0
-        else:
-            done = write_verify(
-                targets,
-                start,
-                pulse_sigma=sigma,
-                tolerance=config.verify_tolerance * config.window_siemens,
-                max_pulses=config.verify_max_pulses,
-                never=self._faults.never_verify(),
-                stuck=stuck,
-                generator=generator,
-            )
-            failed = int((~done.verified).sum())
-        mean = done.total_pulses / targets.numel()
-        return done.conductances.to(self._device), mean, failed
-
-    def _unmovable(self, dials: Mapping[str, float]) -> Tensor | None:
+    def unmovable(self, dials: Mapping[str, float]) -> Tensor | None:
         """Cells that no pulse moves, bool, on the CPU; None if there are none."""
         fixed = self._faults.stuck_cells(dials)
         stuck = None if fixed is None else fixed[0]
@@ -162,27 +98,44 @@ class Cells:
         worn = self._worn_out(self._technology.endurance).cpu()
         return worn if stuck is None else worn | stuck
 
-    def _pulse_sigma(self, targets: Tensor) -> Tensor:
-        curve = None if self._technology is None else self._technology.pulse_sigma
-        if curve is None:
-            return torch.full_like(targets, self._config.pulse_error * self._config.window_siemens)
-        return curve(targets)
+    def check_sigma(self, targets: Tensor, dials: Mapping[str, float]) -> Tensor:
+        """Sigma of a verifying read of cells just pulsed, siemens."""
+        variance = self._variance_at(targets, 0.0, dials)
+        return torch.zeros_like(targets) if variance is None else variance.sqrt()
+
+    def settling_normals(self) -> Tensor:
+        """N(0, 1) per cell for what happens between the next write and the look of its
+        technology's table at it; on the CPU."""
+        return self._addressed(self.writes + 1)[1]
+
+    def near_the_end(self, now: Moment) -> Tensor | None:
+        """Cells that their law will soon say nothing of, bool, on the CPU; None without a law."""
+        law = None if self._technology is None else self._technology.relaxation
+        if law is None:
+            return None
+        old = torch.as_tensor(ages.law_age(self.history, now)) > NEAR_THE_END * law.last_s
+        return old.expand(self._encoding.shape)
+
+    def limits(self, dials: Mapping[str, float]) -> Limits:
+        """How far time may go with cells as they are."""
+        oldest_s = 0.0 if self.history is None else self.history.oldest_s
+        return Limits(oldest_s, min((t.longest_s for t in self.traps(dials)), default=math.inf))
 
     # ---- what became of them -------------------------------------------------
 
     def conductances(self, now: Moment, dials: Mapping[str, float]) -> Tensor:
         """Conductances with all that became of them, siemens; not to be changed."""
-        g = self._at_rest(now, dials)
+        g = self.at_rest(now, dials)
         for traps in self.traps(dials):
             g = traps.apply(g, now.clock_s)
         return g
 
-    def _at_rest(self, now: Moment, dials: Mapping[str, float]) -> Tensor:
+    def at_rest(self, now: Moment, dials: Mapping[str, float]) -> Tensor:
         """The same without telegraph noise: relaxation, wear and faults."""
         g = self._relaxed(now, dials)
         technology = self._technology
         if technology is not None and technology.disturb is not None:
-            g = wear.disturbed(g, now.reads, technology.disturb)
+            g = wear.disturbed(g, ages.reads_since(self.history, now), technology.disturb)
         if technology is not None and technology.endurance is not None:
             g = self._worn(g, technology.endurance)
         fixed = self._faults.stuck_cells(dials)
@@ -216,7 +169,13 @@ class Cells:
         return self._traps[1]
 
     def read_variance(self, g: Tensor, now: Moment, dials: Mapping[str, float]) -> Tensor | None:
-        """Variance of each cell's conductance in one shot, siemens^2; None for 0."""
+        """Variance of each cell's conductance in one shot, siemens^2; None for 0.
+
+        1/f noise goes by the clock, whatever the temperature did to the relaxation.
+        """
+        return self._variance_at(g, ages.real_age(self.history, now), dials)
+
+    def _variance_at(self, g: Tensor, age_s: Seconds, dials: Mapping[str, float]) -> Tensor | None:
         level, scale = dials["read_noise"], dials.get("read_noise_scale", 0.0)
         technology, spread = self._technology, self._config.read_noise_spread
         total = None
@@ -225,7 +184,7 @@ class Cells:
             if spread > 0:
                 total.mul_(torch.exp(2 * (spread * self._levels() - spread**2)))
         if technology is not None and technology.read_noise is not None and scale > 0:
-            own = technology.read_sigma(g, now.aged_s, self._levels()).mul_(scale).square_()
+            own = technology.read_sigma(g, age_s, self._levels()).mul_(scale).square_()
             total = own if total is None else total.add_(own)
         return total
 
@@ -245,35 +204,54 @@ class Cells:
         self, now: Moment, dials: Mapping[str, float], slopes: Tensor | None = None
     ) -> Tensor:
         g, window, technology = self.programmed, self._config.window_siemens, self._technology
-        log_t = math.log(max(now.aged_s, device.T0_S) / device.T0_S)
+        age_s = ages.law_age(self.history, now)
+        log_t = log_ratio(at_least(age_s, device.T0_S), device.T0_S, g)
         mean, spread = dials["relaxation_mean"], dials["relaxation_spread"]
-        if log_t > 0 and (mean > 0 or spread > 0):
+        ageing = isinstance(log_t, Tensor) or log_t > 0
+        if ageing and (mean > 0 or spread > 0):
             own = self._own_slopes() if slopes is None else slopes
             g = device.relaxed(g, own, log_t, mean * window, spread * window)
         scale = dials.get("relaxation_scale", 0.0)
         if technology is not None and technology.relaxation is not None and scale > 0:
             own = self._own_slopes() if slopes is None else slopes
-            after = technology.relaxed(g, self.targets, own, now.aged_s)
+            # A write may start from cells older than the law.
+            last_s = technology.relaxation.last_s
+            age_s = age_s.clamp(max=last_s) if isinstance(age_s, Tensor) else min(age_s, last_s)
+            after = technology.relaxed(g, self.targets, own, age_s)
             g = after if scale == 1 else (g + (after - g) * scale).clamp_(min=0)
         return g
 
     def _dial_rtn(self, share: float) -> Rtn | None:
         if share == 0:
             return None
+        # A trap faster than a read is averaged away.
+        fastest_s = max(1e-5, self._config.read_time_s)
         return Rtn(
             active_fraction=share,
             amplitude=self._config.rtn_amplitude,
             amplitude_spread_ln=0.5,
-            # A trap faster than a read is averaged away.
-            fastest_s=max(1e-5, self._config.read_time_s),
-            slowest_s=10.0,
+            fastest_s=fastest_s,
+            slowest_s=max(10.0, fastest_s),
             source="assumed",
         )
 
     def _own_slopes(self) -> Tensor:
         if self._slopes is None:
-            self._slopes = self._chip_normals("relax", self.writes)
+            if self._config.write_mode == "outcome":
+                self._slopes = self._chip_normals("relax", self.writes)
+            else:
+                number = self.writes if self.history is None else self.history.number.numpy()
+                self._slopes = self._addressed(number)[0].to(self._device)
         return self._slopes
+
+    def _addressed(self, number: int | np.ndarray) -> tuple[Tensor, Tensor]:
+        """Two N(0, 1) of each cell for its write of this number, on the CPU: how it will
+        relax, and how it settles. By address, since cells were pulsed by different writes."""
+        shape = self._encoding.shape
+        cells = np.arange(math.prod(shape)).reshape(shape)
+        pair = uniforms(self._key.child("relax"), cells, number, 0)
+        relax, settle = (torch.from_numpy(special.ndtri(u)).float() for u in pair)
+        return relax, settle
 
     def _levels(self) -> Tensor:
         return self._chip_normals("noise level")
@@ -282,6 +260,3 @@ class Cells:
         # On the CPU, so that a chip ages alike wherever it is computed.
         generator = self._key.child(*path).torch()
         return torch.randn(self._encoding.shape, generator=generator).to(self._device)
-
-    def _normals(self, generator: torch.Generator) -> Tensor:
-        return torch.randn(self._encoding.shape, generator=generator, device=self._device)

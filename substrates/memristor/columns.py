@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from substrates.converter import signed_codes_
+from substrates.memristor.ages import Moment
 from substrates.memristor.array import Scratch
-from substrates.memristor.cells import Moment
 from substrates.memristor.conduction import effective_volts
 from substrates.memristor.converters import Errors
 from substrates.memristor.floor import density_per_siemens
@@ -29,7 +29,8 @@ CHUNK_VALUES = 2**18
 class Shot:
     """Current noise of the conductances that grows with the voltage.
 
-    weight: codes^2 per (A^2 / S), conductances in it, (slices, inputs, outputs).
+    weight: codes^2 per (A^2 / S), conductances in it, (slices, inputs, outputs), or of
+    a reference column without the converters, (slices, inputs, 1).
     """
 
     weight: Tensor
@@ -38,12 +39,38 @@ class Shot:
     bandwidth_hz: float
     step_v: float
 
-    def drive(self, codes: Tensor) -> Tensor:
-        """Variance per siemens of rows at DAC codes, beyond the thermal part, A^2 / S."""
+    def drive(self, drive: Drive) -> Tensor:
+        """Variance per siemens of rows, beyond the thermal part, A^2 / S.
+
+        2q times the current through the cells, which of curved ones is more than G V.
+        """
+        codes = drive.codes.double()
         # In double: near zero volts the two differ in their last bits only.
-        at = density_per_siemens(codes.double() * self.step_v, self.temperature_k, self.fano)
-        still = density_per_siemens(codes.new_zeros((1,)).double(), self.temperature_k, self.fano)
+        at = density_per_siemens(codes * self.step_v, self.temperature_k, self.fano)
+        still = density_per_siemens(codes.new_zeros((1,)), self.temperature_k, self.fano)
+        if drive.linear is not drive.codes:
+            calm = (1 - self.fano) * density_per_siemens(
+                codes.new_zeros((1,)), self.temperature_k, 0
+            )
+            more = torch.where(codes > 0, drive.linear / codes, 1.0)
+            at = (at - calm) * more + calm
         return ((at - still) * self.bandwidth_hz).float().clamp_(min=0)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Noise of a reference column that all outputs subtract, in siemens and DAC codes.
+
+    noise: variance per squared DAC code, siemens^2, (slices, inputs, 1). steady: variance
+    whatever the drive, siemens^2 codes^2, (row tiles, 1). shot: what comes with the
+    current. None: nothing of the kind. codes: codes per siemens and DAC code of each
+    column, (converters, outputs).
+    """
+
+    noise: Tensor | None
+    steady: Tensor | None
+    shot: Shot | None
+    codes: Tensor
 
 
 class Drive(NamedTuple):
@@ -63,19 +90,17 @@ class Columns:
     """All that a pass needs of conductances, converters and ranges.
 
     gain: codes per DAC code, (slices, inputs, outputs). noise: variance of
-    that in one shot, None without read noise. shared: the same of a reference
-    column that all outputs subtract, siemens^2 per squared DAC code, (slices, inputs,
-    1), with each column's codes per siemens, (converters, outputs). steady:
-    variance whatever the drive, (converters, outputs). row_joules: energy of a
-    read on each row at one DAC code, (inputs,). curve: of the cells' I-V, None if
-    linear. step_v: volts of one DAC code. moment: when it holds.
+    that in one shot, None without read noise. shared: None without a noisy reference
+    column. steady: variance whatever the drive, (converters, outputs). row_joules:
+    energy of a read on each row at one DAC code, (inputs,). curve: of the cells' I-V,
+    None if linear. step_v: volts of one DAC code. moment: when it holds.
     """
 
     layout: Layout
     scratch: Scratch
     gain: Tensor
     noise: Tensor | None
-    shared: tuple[Tensor, Tensor] | None
+    shared: Shared | None
     steady: Tensor | None
     shot: Shot | None
     errors: Errors
@@ -155,7 +180,7 @@ class Columns:
         if self.noise is not None:
             variance = self._sums("variance", drive.squares, self.noise)
         if self.shot is not None:
-            more = self._sums("shot", self.shot.drive(drive.codes), self.shot.weight)
+            more = self._sums("shot", self.shot.drive(drive), self.shot.weight)
             variance = more if variance is None else variance.add_(more)
         if self.steady is not None:
             if variance is None:
@@ -168,9 +193,16 @@ class Columns:
         """Codes per standard deviation of the reference, (batch, banks, outputs)."""
         if self.shared is None:
             return None
-        variance, codes = self.shared
-        sigma = self._sums("joint", drive.squares, variance).sqrt_()
-        return (self._per_phase(sigma) * codes).flatten(1, 2)
+        shared, shape = self.shared, (len(drive.codes), self.layout.banks, 1)
+        if shared.noise is not None:
+            variance = self._sums("joint", drive.squares, shared.noise)
+        else:
+            variance = self.scratch.take("joint", shape, self.gain.device).zero_()
+        if shared.shot is not None:
+            variance += self._sums("joint shot", shared.shot.drive(drive), shared.shot.weight)
+        if shared.steady is not None:
+            self._per_phase(variance).add_(shared.steady)
+        return (self._per_phase(variance.sqrt_()) * shared.codes).flatten(1, 2)
 
     def _sums(self, name: str, drive: Tensor, matrix: Tensor) -> Tensor:
         """Products of each phase, slice and row tile: (batch, banks, columns)."""

@@ -82,8 +82,10 @@ class CrossbarConfig:
     write_mode: Literal["outcome", "verify", "one-shot"] = "outcome"
     """outcome: the published spread after write-verify. verify: pulse by pulse.
     one-shot: a single pulse, cheap and coarse."""
-    verify_tolerance: Annotated[float, Field(gt=0, le=1)] = 0.02
-    """Accepted distance from the target, fraction of the window. Assumed."""
+    verify_tolerance: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Accepted distance from the target, fraction of the window. None: what the
+    technology states, relative to each target; without a statement 0.02 of the
+    window, assumed."""
     verify_max_pulses: Annotated[int, Field(ge=1, le=10_000)] = 50
     """Pulses after which a cell is given up. Assumed."""
     pulse_error: Annotated[float, Field(gt=0, le=1)] = 0.05
@@ -138,6 +140,9 @@ class CrossbarConfig:
     wire_refresh: Count = 1
     """Writes after which the wires are solved exactly; in between, approximately. 1:
     always exactly."""
+    wire_drift: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Mean change of the cells since the last exact solve, fraction of the window, beyond
+    which the wires are solved exactly before it is due."""
     stuck_column_fraction: Fraction = 0.0
     """Columns whose converter always gives one random code."""
     dead_column_fraction: Fraction = 0.0
@@ -149,7 +154,7 @@ class CrossbarConfig:
     stuck_high_fraction: Fraction = 0.0
     """Cells at the top of the window that no write moves."""
     dead_row_fraction: Fraction = 0.0
-    """Rows whose driver gives no voltage."""
+    """Rows with an open word line."""
     read_time_s: Positive = 1e-6
     """One sample through all tiles at once, seconds. CMO/HfOx reads (arXiv 2502.04524)."""
     adc_joules_per_step: Annotated[float, Field(ge=0)] = 50e-15

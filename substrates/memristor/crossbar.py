@@ -11,28 +11,22 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from substrates.converter import half_span, signed_range
-from substrates.memristor import dials, ports
-from substrates.memristor.array import Scratch
-from substrates.memristor.cells import Cells, Moment
+from substrates.converter import half_span
+from substrates.memristor import dials, ports, ranging, state
+from substrates.memristor.ages import Moment
 from substrates.memristor.clock import Clock
 from substrates.memristor.columns import Columns, chunks
 from substrates.memristor.config import CrossbarConfig
-from substrates.memristor.converters import Converters
-from substrates.memristor.encoding import Encoding
-from substrates.memristor.faults import Faults, StuckColumns
+from substrates.memristor.faults import StuckColumns
 from substrates.memristor.fold import Parts, folded
-from substrates.memristor.layout import Layout
-from substrates.memristor.presets import configured, curve
+from substrates.memristor.presets import configured
+from substrates.memristor.ranging import FINEST_RANGE
 from substrates.memristor.technology import Technology
-from substrates.memristor.wiring import Wiring
-from twin.backend import Port, Ranged, Reading, Snapshot, Values, Written, single
-from twin.errors import DriveError, SettingError, SnapshotError
+from twin.backend import Ranged, Reading, Snapshot, Values, Written, single
+from twin.errors import DriveError, SettingError
 from twin.key import Key
 
-FINEST_RANGE = 1 / 256
-"""Smallest full scale / nominal, the span of a published 8-bit integrating
-converter (128 uA to 0.5 uA). A column without current gets it."""
+__all__ = ["FINEST_RANGE", "Crossbar", "make"]
 
 
 class Crossbar:
@@ -47,41 +41,36 @@ class Crossbar:
         self, config: CrossbarConfig, key: Key, technology: Technology | None = None
     ) -> None:
         self.config, self.technology = config, technology
-        encoding = Encoding.of(config)
-        self.layout = layout = Layout.of(config, encoding)
-        own_curve = curve(config, technology)
-        self.capabilities = ports.capabilities(config, technology, layout, encoding, own_curve, key)
-        self._torch_device = torch.device(config.compute_device)
-        self._conversions = layout.banks * config.outputs  # of one sample
-        faults = Faults(key.child("faults"), encoding, config.adc_bits)
-        self.parts = Parts(
-            config=config,
-            encoding=encoding,
-            layout=layout,
-            cells=Cells(config, encoding, technology, faults, key),
-            faults=faults,
-            wiring=Wiring(config, layout, encoding),
-            converters=Converters(key.child("converters"), layout.converters, config.outputs),
-            curve=own_curve,
-            scratch=Scratch(),
+        self.parts = parts = Parts.of(config, technology, key)
+        self.layout = parts.layout
+        self.capabilities = ports.capabilities(
+            config, technology, parts.layout, parts.encoding, parts.curve, key
         )
+        self._torch_device = torch.device(config.compute_device)
+        self._conversions = parts.layout.banks * config.outputs  # of one sample
         self._dials = {d.name: d.default for d in self.capabilities.dials if not d.shape}
         self._clock = Clock.of(config, technology)
         self._clock.set_temperature(self._dials["temperature_k"])
         self._ratio = torch.ones(config.outputs, device=self._torch_device)
         self._version = 0
         self.given_up = 0
-        """Cells that the last write gave up."""
+        """Cells that the last write gave up, or that cannot move to their target."""
         self._folded: Columns | None = None
         self._stuck: tuple[StuckColumns | None] | None = None
 
     # ---- the contract ----------------------------------------------------
 
     def program(self, setting: Values, *, key: Key) -> Written:
-        """Write every cell; restarts the relaxation of all cells."""
+        """Write the setting; restarts the relaxation of the cells that are pulsed."""
         parts, port = self.parts, self.capabilities.settings[0]
-        weights = self._input(single(setting, port), port, SettingError)
-        cost = parts.cells.write(weights, self._moment(), self._dials, key.child("program"))
+        where = self.capabilities.device_id
+        given = ports.checked(single(setting, port), port, SettingError, where)
+        weights = given.detach().to(self._torch_device, torch.float32)
+        plan = parts.cells.plan(weights, self._moment(), self._dials, key.child("program"))
+        cost, limits = plan.cost, parts.cells.limits(self._dials)
+        # Nothing has happened so far: from here on nothing is refused.
+        self._clock.require_traps(cost.seconds, limits, where)
+        parts.cells.commit(plan, self._clock.elapsed(cost.seconds))
         self._clock.wrote(cost.seconds)
         self._changed()
         now = self._moment()
@@ -94,7 +83,8 @@ class Crossbar:
             cells=cost.cells,
             device_seconds=cost.seconds,
             joules=cost.joules,
-            # What verifying reads find, read noise aside.
+            # What noiseless reads would find right after the write, telegraph noise
+            # included; without the first seconds, which a law counts from later on.
             achieved={port.name: parts.encoding.decode(parts.cells.conductances(now, self._dials))},
         )
 
@@ -109,6 +99,7 @@ class Crossbar:
         range, before converter faults.
         """
         x, read = self._drive(drive), key.child("read")
+        self._require(len(x) * (shots or 1))
         stuck = self._stuck_columns()
         by_shot: list[list[Tensor]] = [[] for _ in range(shots or 1)]
         at_end, array_joules = 0, 0.0
@@ -136,25 +127,13 @@ class Crossbar:
         )
 
     def set_range(self, drive: Values, *, key: Key) -> Ranged:
-        """Fit each column's full scale to its largest currents on `drive`.
-
-        One pass with read noise, all conversions of a column together, as an
-        auto-ranging converter sees them (not clipped). A column with a broken
-        converter tells nothing and gets the median full scale of the others.
-        """
-        x, read = self._drive(drive), key.child("range")
-        columns, array_joules = self._columns(self._moment()), 0.0
-
-        def signals() -> Iterator[Tensor]:
-            nonlocal array_joules
-            for rows in chunks(len(x), 0, self._conversions):
-                levels = columns.driven(self.layout.phased(x[rows], self.parts.scratch))
-                array_joules += columns.joules(levels)
-                yield next(columns.currents(levels, read, rows.start, None)).flatten(0, 1)
-
-        largest = signed_range(signals(), len(x) * self.layout.banks)
-        found = largest * self._ratio / half_span(self.config.adc_bits)
-        self._ratio = self._without_broken(found.clamp(min=FINEST_RANGE))
+        """Fit each column's full scale to its largest currents on `drive`, by one pass."""
+        x = self._drive(drive)
+        self._require(len(x))
+        columns, stuck = self._columns(self._moment()), self._stuck_columns()
+        largest, array_joules = ranging.largest(self.parts, columns, x, key.child("range"))
+        ratio = largest * self._ratio / half_span(self.config.adc_bits)
+        self._ratio = ranging.without_broken(ratio, stuck)
         _, seconds, converter_joules = self._spend(len(x))
         self._changed()
         return Ranged(
@@ -176,30 +155,29 @@ class Crossbar:
                 del self.parts.faults.maps[dial]
         else:
             turned = {**self._dials, dial: float(checked.item())}
+            # A trap may be too fast for the time this chip has lived.
+            limits = self.parts.cells.limits(turned)
+            self._clock.require_traps(0.0, limits, self.capabilities.device_id)
             self._clock.set_temperature(turned["temperature_k"])
             self._dials = turned
-            if dial in dials.WIRES:  # what is held is of other wires
-                self.parts.wiring.held = None
+        self.parts.wiring.after_turn(dial)
         self._changed()
         return self._version
 
     def wait(self, seconds: float) -> None:
         """Let cells relax for `seconds`."""
-        self._clock.wait(seconds, self.capabilities.device_id)
+        wiring, limits = self.parts.wiring, self.parts.cells.limits(self._dials)
+        self._clock.wait(seconds, limits, self.capabilities.device_id)
+        if wiring.held is not None:
+            wiring.after_time(self.parts.conductances(self._moment(), self._dials))
+            self._folded = None if wiring.held is None else self._folded
 
     def snapshot(self) -> Snapshot:
         """Conductances, ranges, dials, maps, clock and counts; on the CPU."""
-        cells, wiring = self.parts.cells, self.parts.wiring
-        arrays = {
-            "programmed_siemens": cells.programmed,
-            "target_siemens": cells.targets,
-            "ratio": self._ratio,
-            **({} if wiring.held is None else {"held_siemens": wiring.held}),
-            **{f"map {name}": value for name, value in self.parts.faults.maps.items()},
-        }
+        cells = self.parts.cells
         return Snapshot(
             self.capabilities.device_id,
-            {name: value.to("cpu", copy=True) for name, value in arrays.items()},
+            state.taken(self.parts, self._ratio),
             {
                 **self._clock.state(),
                 "writes": cells.writes,
@@ -212,21 +190,12 @@ class Crossbar:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Return to a state this very chip had; SnapshotError otherwise."""
-        self._require_own(snapshot)
+        maps = {d.name: d.shape for d in self.capabilities.dials if d.shape}
+        state.require_own(snapshot, self.snapshot(), self.parts, maps)
         values = snapshot.values
-        own = {
-            name: array.to(self._torch_device, copy=True) for name, array in snapshot.arrays.items()
-        }
-        self.parts.cells.restore(
-            own["target_siemens"],
-            own["programmed_siemens"],
-            int(values["writes"]),
-            float(values["pulses_per_cell"]),
-        )
+        own = {n: a.to(self._torch_device, copy=True) for n, a in snapshot.arrays.items()}
+        state.put_back(self.parts, own, values)
         self._ratio = own["ratio"]
-        self.parts.wiring.held = own.get("held_siemens")
-        maps = {n[len("map ") :]: a.cpu() for n, a in own.items() if n.startswith("map ")}
-        self.parts.faults.maps = maps
         self._clock.restore(values)
         self._version, self.given_up = int(values["state_version"]), int(values["given_up"])
         self._dials = {name: float(values[name]) for name in self._dials}
@@ -253,8 +222,21 @@ class Crossbar:
             self.parts.conductances(self._moment(), self._dials), self._dials
         )
 
+    def clipped_fraction(self) -> float:
+        """Share of the cells at exactly 0 S: low states whose spread would take them below."""
+        return float((self.conductances() == 0).double().mean())
+
+    def remaining_s(self) -> float:
+        """Seconds for which the chip may still be read or left, at this temperature."""
+        return self._clock.remaining_s(self.parts.cells.limits(self._dials))
+
     def _moment(self) -> Moment:
-        return self._clock.moment()
+        return self._clock.moment(self.parts.cells.history is not None)
+
+    def _require(self, passes: int) -> None:
+        """Refuse passes that would lead beyond what is known of the cells."""
+        limits = self.parts.cells.limits(self._dials)
+        self._clock.require(passes * self._sample_s, limits, self.capabilities.device_id)
 
     def _columns(self, now: Moment) -> Columns:
         """The matrices of a pass at this moment, from store if still valid."""
@@ -300,51 +282,15 @@ class Crossbar:
             self._stuck = (found if found.any else None,)
         return self._stuck[0]
 
-    def _without_broken(self, ratio: Tensor) -> Tensor:
-        stuck = self._stuck_columns()
-        if stuck is None or bool(stuck.mask.all()):
-            return ratio
-        return torch.where(stuck.mask, ratio[~stuck.mask].median(), ratio)
-
     def _changed(self) -> None:
         self._version += 1
         self._folded = self._stuck = None
 
     def _drive(self, drive: Values) -> Tensor:
         port = self.capabilities.drives[0]
-        return self._input(single(drive, port), port, DriveError, batched=True)
-
-    def _input(
-        self, values: Tensor, port: Port, error: type[Exception], batched: bool = False
-    ) -> Tensor:
-        lead = tuple(values.shape[:1]) if batched else ()
-        if tuple(values.shape) != (*lead, *port.shape):
-            raise error(
-                f"{self.capabilities.device_id}: {port.name!r} has shape {tuple(values.shape)}, "
-                f"expected {'batch x ' if batched else ''}{port.shape}. "
-                "Transpose it, or build the crossbar with other sizes."
-            )
+        where = self.capabilities.device_id
+        values = ports.checked(single(drive, port), port, DriveError, where, batched=True)
         return values.detach().to(self._torch_device, torch.float32)
-
-    def _require_own(self, snapshot: Snapshot) -> None:
-        own = self.snapshot()
-        if snapshot.device_id != own.device_id:
-            raise SnapshotError(
-                f"{own.device_id}: the snapshot is of {snapshot.device_id!r}. "
-                "Build this crossbar with the same options and key."
-            )
-        maps = {f"map {d.name}": d.shape for d in self.capabilities.dials if d.shape}
-        may_have = {**maps, "held_siemens": self.parts.encoding.shape}
-        must_have = {n: tuple(a.shape) for n, a in own.arrays.items() if n not in may_have}
-        shapes = {name: tuple(a.shape) for name, a in snapshot.arrays.items()}
-        wrong = [n for n, shape in must_have.items() if shapes.get(n) != shape]
-        wrong += [n for n, shape in shapes.items() if {**may_have, **must_have}.get(n) != shape]
-        wrong += sorted(set(own.values) - set(snapshot.values))
-        if wrong:
-            names = ", ".join(dict.fromkeys(wrong))
-            raise SnapshotError(
-                f"{own.device_id}: the snapshot lacks, or has in another shape: {names}."
-            )
 
 
 def make(*, key: Key, **options: object) -> Crossbar:

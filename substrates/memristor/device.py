@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from substrates.memristor.seconds import Seconds
+
 T0_S = 1.0
 """Time after the write at which programmed conductances are quoted, seconds."""
 
@@ -37,7 +39,7 @@ def age_on_grid(age_s: float, first_s: float = T0_S) -> float:
     return first_s * math.exp(math.floor(math.log(age_s / first_s) / LOG_STEP + 1e-6) * LOG_STEP)
 
 
-def relaxed(g: Tensor, slopes: Tensor, log_t: float, mean: float, spread: float) -> Tensor:
+def relaxed(g: Tensor, slopes: Tensor, log_t: Seconds, mean: float, spread: float) -> Tensor:
     """Conductance after ln(age / t0) = log_t: g - (mean - spread n) log_t, >= 0.
 
     g: siemens at t0. slopes: n, N(0, 1), one per cell and write, so each cell

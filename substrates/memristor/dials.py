@@ -10,6 +10,7 @@ from torch import Tensor
 from substrates.converter import half_span
 from substrates.memristor.config import CrossbarConfig
 from substrates.memristor.encoding import Encoding
+from substrates.memristor.floor import MAX_VOLTS
 from substrates.memristor.technology import Nonlinearity, Technology
 from twin.backend import Dial
 from twin.errors import ConfigError, DialError
@@ -30,7 +31,7 @@ SCALARS = {
     "stuck_cell_fraction": ("1", 1.0, 0.022, "cells no write moves; severe: never verified, A111"),
     "stuck_low_fraction": ("1", 1.0, 0.1, "cells stuck at the bottom; severe: assumed"),
     "stuck_high_fraction": ("1", 1.0, 0.02, "cells stuck at the top; severe: assumed"),
-    "dead_row_fraction": ("1", 1.0, 0.1, "rows without voltage; severe: assumed"),
+    "dead_row_fraction": ("1", 1.0, 0.1, "open word lines; severe: assumed"),
     "adc_gain_spread": ("1", 0.5, 0.1, "sigma of a converter's gain error; severe: assumed"),
     "adc_offset_lsb": ("code", 64.0, 4.0, "sigma of a converter's offset; severe: assumed"),
     "adc_inl_lsb": ("code", 64.0, 2.0, "sigma of the peak of a converter's bow; severe: assumed"),
@@ -70,9 +71,11 @@ def declared(
 
 def _scalar(config: CrossbarConfig, name: str, facts: tuple[str, float, float, str]) -> Dial:
     unit, high, severe, about = facts
+    # Shot noise is known up to a volt; built without a floor, a chip stays without.
+    unknown = name == "thermal_floor" and config.fano > 0 and config.read_voltage_v > MAX_VOLTS
     return Dial(
         name=name, unit=unit, low=0.0, high=high, ideal=0.0, default=getattr(config, name),
-        severe=severe, about=about,
+        severe=severe, about=about, read_only=unknown,
     )  # fmt: skip
 
 
@@ -118,8 +121,8 @@ def _maps(config: CrossbarConfig, encoding: Encoding) -> Iterator[Dial]:
         ("stuck_column_code", "code", -half - 1, half - 1, -half - 1, half - 1, cols,
          f"code of one tile each column is stuck at; {-half - 1} means healthy"),
         ("column_gain", "1", 0.0, 1024.0, 1.0, 0.5, cols, "factor of mis-ranged converters"),
-        ("dead_column", "1", 0, 1, 0, 1, cols, "1: open bit lines, no current"),
-        ("dead_row", "1", 0, 1, 0, 1, rows, "1: rows without voltage"),
+        ("dead_column", "1", 0, 1, 0, 1, cols, "1: open bit lines, whose cells conduct nothing"),
+        ("dead_row", "1", 0, 1, 0, 1, rows, "1: open word lines, whose cells conduct nothing"),
         ("stuck_cell_level", "1", -1.0, 1.0, -1.0, 1.0, cells,
          "where in the window each cell is stuck; below 0 means healthy"),
         ("never_verifies", "1", 0, 1, 0, 1, cells, "1: cells no verifying read accepts"),
@@ -135,11 +138,13 @@ def checked(dial: Dial, value: object, where: str) -> Tensor:
     if dial.read_only:
         raise DialError(
             f"{where}: dial {dial.name!r} cannot be turned, it stays at {dial.default} "
-            f"{dial.unit}. The technology gives no law for other values."
+            f"{dial.unit}. There is no law for other values."
         )
     try:
         shown = torch.as_tensor(value).detach()
-    except (TypeError, ValueError, RuntimeError):
+        if shown.is_complex():
+            raise TypeError
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise DialError(
             f"{where}: dial {dial.name!r} takes a number or an array of shape {dial.shape} in "
             f"{dial.unit}, got {value!r}."

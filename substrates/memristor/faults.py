@@ -103,12 +103,25 @@ class Faults:
         return None if given is None else given > 0
 
     def rows(self, dials: Mapping[str, float]) -> Tensor | None:
-        """Factor on each row's voltage, (inputs,): 0 where dead; None if all are alive."""
+        """1 for rows whose word line is whole, 0 for dead ones, (inputs,); None if all are."""
         scores = torch.rand(self._encoding.inputs, generator=self._key.child("dead row").torch())
         dead = scores < dials["dead_row_fraction"]
         if "dead_row" in self.maps:
             dead = dead | (self.maps["dead_row"] > 0)
         return (~dead).float() if bool(dead.any()) else None
+
+    def connected(self, dials: Mapping[str, float]) -> Tensor | None:
+        """1 for cells on whole lines, 0 on open ones, broadcastable to all cells; None if
+        all lines are whole."""
+        rows, open_line = self.rows(dials), self.maps.get("dead_column")
+        if rows is None and open_line is None:
+            return None
+        factor = torch.ones(self._encoding.shape[1:]) if rows is None else rows[:, None]
+        if open_line is None:
+            return factor
+        whole = torch.ones(self._encoding.shape[2])  # a reference column stays whole
+        whole[: self._encoding.outputs] = (open_line <= 0).float()
+        return factor * whole
 
     def column_factors(self) -> Tensor | None:
         """Factor on each column's signal, (outputs,): mis-ranged converters and

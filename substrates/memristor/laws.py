@@ -17,6 +17,7 @@ from scipy import constants
 from torch import Tensor
 
 from substrates.memristor.curve import Curve, NonNegative, Positive
+from substrates.memristor.seconds import Seconds, at_least, checked_age, log_ratio
 from substrates.memristor.tails import Tails, logistic, scattered
 from twin.config import STRICT
 from twin.errors import DialError
@@ -35,6 +36,9 @@ class Programming:
     """Time between the write and the measurement, seconds."""
     sigma: Curve
     """Standard deviation, siemens, as a function of the target."""
+    accept_relative: Positive | None = None
+    """Distance from the target at which the verify accepted, as a fraction of the
+    target; None: not stated."""
     source: str
 
 
@@ -92,20 +96,23 @@ class Relaxation:
         per_kelvin = self.activation_ev / BOLTZMANN_EV
         return math.exp(per_kelvin * (1 / self.temperature_k - 1 / temperature_k))
 
-    def effective_s(self, age_s: float, temperature_k: float | None = None) -> float:
+    def effective_s(self, age_s: Seconds, temperature_k: float | None = None) -> Seconds:
         """Time at temperature_k of the measurement that ages as much, >= first_s."""
-        if not (math.isfinite(age_s) and age_s >= 0):
-            raise DialError(f"age must be a finite number of seconds >= 0, got {age_s} s.")
-        effective = age_s * self.acceleration(temperature_k)
-        if effective > self.last_s * (1 + 1e-9):
+        effective = checked_age(age_s) * self.acceleration(temperature_k)
+        oldest = float(effective.max()) if isinstance(effective, Tensor) else effective
+        if self.ends_before(oldest):
             raise DialError(
-                f"relaxation holds up to {self.last_s:g} s after the write, got {effective:g} s"
+                f"relaxation holds up to {self.last_s:g} s after the write, got {oldest:g} s"
                 f" at {self.temperature_k:g} K. Program again before, or extend the technology's"
                 f" last_s with data."
             )
-        return max(effective, self.first_s)
+        return at_least(effective, self.first_s)
 
-    def log_law(self, g: Tensor, normals: Tensor, effective_s: float, tails: Tails) -> Tensor:
+    def ends_before(self, effective_s: float) -> bool:
+        """Whether the law says nothing of such a time any more."""
+        return effective_s > self.last_s * (1 + 1e-9)
+
+    def log_law(self, g: Tensor, normals: Tensor, effective_s: Seconds, tails: Tails) -> Tensor:
         """The law of kind "log" from programmed conductances g, siemens."""
         mean, slope, start = (
             self.mean_siemens_per_ln,
@@ -113,18 +120,18 @@ class Relaxation:
             self.spread_siemens,
         )
         assert mean is not None and slope is not None and start is not None  # kind "log"
-        log_t = math.log(effective_s / self.first_s)
+        log_t = log_ratio(effective_s, self.first_s, g)
         return scattered(g - mean * log_t, start + slope * log_t, normals, tails)
 
     def power_law(
-        self, g: Tensor, targets: Tensor, normals: Tensor, effective_s: float, tails: Tails
+        self, g: Tensor, targets: Tensor, normals: Tensor, effective_s: Seconds, tails: Tails
     ) -> Tensor:
         """The law of kind "power"; logistic exponents make G log-logistic."""
         assert self.exponent is not None and self.exponent_spread is not None  # kind "power"
         n = logistic(normals).to(g.dtype) if tails == "log-logistic" else normals
         # An exponent below 0 would be a cell that rises for ever.
         nu = (self.exponent(targets) + self.exponent_spread(targets) * n).clamp(min=0)
-        return g * (nu * -math.log(effective_s / self.first_s)).exp()
+        return g * (nu * -log_ratio(effective_s, self.first_s, g)).exp()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

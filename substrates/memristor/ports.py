@@ -6,6 +6,8 @@ import hashlib
 import math
 from dataclasses import replace
 
+from torch import Tensor
+
 from substrates.converter import half_span
 from substrates.memristor import dials
 from substrates.memristor.config import CrossbarConfig
@@ -27,6 +29,20 @@ def nominal_full_scale_a(config: CrossbarConfig, layout: Layout, encoding: Encod
         levels = 2**layout.phase_bits
         signal *= math.sqrt((2 * levels - 1) / (2 * levels - 2))
     return signal * math.sqrt(layout.tiling.tallest)
+
+
+def checked(
+    values: Tensor, port: Port, error: type[Exception], where: str, batched: bool = False
+) -> Tensor:
+    """`values` themselves; `error` unless they have the port's shape."""
+    lead = tuple(values.shape[:1]) if batched else ()
+    if tuple(values.shape) != (*lead, *port.shape):
+        raise error(
+            f"{where}: {port.name!r} has shape {tuple(values.shape)}, "
+            f"expected {'batch x ' if batched else ''}{port.shape}. "
+            "Transpose it, or build the crossbar with other sizes."
+        )
+    return values
 
 
 def capabilities(

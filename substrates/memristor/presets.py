@@ -8,6 +8,7 @@ from typing import Any
 
 from substrates.memristor import technology as technologies
 from substrates.memristor.config import CrossbarConfig
+from substrates.memristor.floor import MAX_VOLTS
 from substrates.memristor.technology import Nonlinearity, Technology
 from twin.config import build
 from twin.errors import ConfigError, UnknownName, nearest
@@ -32,8 +33,8 @@ PRESETS: Mapping[str, Mapping[str, object]] = MappingProxyType(
         # The defaults of CrossbarConfig, each with its own source.
         "default": {},
         "ideal": IDEAL,
-        # Wan et al., Nature 608, 504 (2022): 256 x 256 1T1R of HfOx, 1 to 40 uS; 8-bit
-        # inputs, bit-serial; 8-bit outputs and the wires are assumed.
+        # Wan et al., Nature 608, 504 (2022): 256 x 256 1T1R of HfOx, 1 to 40 uS; 4-bit
+        # inputs, bit-serial; 8-bit outputs are assumed, wires left ideal.
         "neurram-like": {
             "technology": "neurram-hfox",
             "array_rows": 256,
@@ -45,8 +46,9 @@ PRESETS: Mapping[str, Mapping[str, object]] = MappingProxyType(
             "thermal_floor": 1.0,
         },
         # The A111 2T2R chip's public simulator: 320 x 128 pairs, 18 uS, 10 mV per input
-        # code in two 4-bit phases, 9-bit signed converters; 2.2 % of the cells never
-        # verified in its write log; 2 % write spread is assumed.
+        # code in two 4-bit phases, 9-bit signed converters of 0.25 uA per code (its
+        # default, x 256); 2.2 % of the cells never verified in its write log; 2 % write
+        # spread is assumed.
         "a111-like": {
             "array_rows": 320,
             "array_cols": 128,
@@ -57,6 +59,7 @@ PRESETS: Mapping[str, Mapping[str, object]] = MappingProxyType(
             "dac_phases": 2,
             "read_voltage_v": 0.15,
             "adc_bits": 9,
+            "adc_full_scale_a": 64e-6,
             "stuck_cell_fraction": 0.022,
             "thermal_floor": 1.0,
         },
@@ -100,6 +103,11 @@ def configured(options: Mapping[str, Any]) -> tuple[CrossbarConfig, Technology |
         technology = technologies.load(merged["technology"])
         merged = {**_implied(technology), **merged}
     config = build(CrossbarConfig, merged, "memristor")
+    if config.thermal_floor > 0 and config.fano > 0 and config.read_voltage_v > MAX_VOLTS:
+        raise ConfigError(
+            f"memristor.fano: shot noise is known up to {MAX_VOLTS:g} V, read_voltage_v is "
+            f"{config.read_voltage_v:g} V; lower it, or set fano or thermal_floor to 0."
+        )
     if technology is not None:
         _fits(config, technology)
     return config, technology

@@ -14,8 +14,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from substrates.memristor.curve import NonNegative, Positive
+from substrates.memristor.seconds import Seconds, at_least, checked_age
 from twin.config import STRICT
-from twin.errors import DialError
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -45,7 +45,7 @@ class ReadNoise:
     """Log-normal spread of sigma over cells."""
     source: str
 
-    def sigma(self, g: Tensor, age_s: float, normals: Tensor | None = None) -> Tensor:
+    def sigma(self, g: Tensor, age_s: Seconds, normals: Tensor | None = None) -> Tensor:
         """Sigma of conductances g (any shape, >= 0), siemens.
 
         normals: N(0, 1) per cell, for its factor; without, the r.m.s. over cells.
@@ -55,22 +55,25 @@ class ReadNoise:
             sigma = g * self.level
         elif self.kind == "log":
             decades = (g / self.unit_siemens).clamp(min=1).log10()
-            sigma = decades * (self.level * self.growth(age_s))
+            sigma = decades * (self.level * self._growth_like(g, age_s))
         else:
             level = self.level * (g / self.unit_siemens).pow(-self.exponent)
-            sigma = g * level.clamp(max=self.most) * self.growth(age_s)
+            sigma = g * level.clamp(max=self.most) * self._growth_like(g, age_s)
         return sigma if normals is None else sigma * self.factors(normals)
 
     def factors(self, normals: Tensor) -> Tensor:
         """Each cell's factor on sigma, log-normal, mean square 1."""
         return torch.exp(self.spread_ln * normals - self.spread_ln**2)
 
-    def growth(self, age_s: float) -> float:
+    def growth(self, age_s: Seconds) -> Seconds:
         """a(t), of which only log and pcm make use."""
-        if not (math.isfinite(age_s) and age_s >= 0):
-            raise DialError(f"age must be a finite number of seconds >= 0, got {age_s} s.")
-        t = max(age_s, self.first_s)
-        return math.sqrt(math.log((t + self.read_time_s) / (2 * self.read_time_s)))
+        t = at_least(checked_age(age_s), self.first_s)
+        ratio = (t + self.read_time_s) / (2 * self.read_time_s)
+        return ratio.log().sqrt() if isinstance(ratio, Tensor) else math.sqrt(math.log(ratio))
+
+    def _growth_like(self, g: Tensor, age_s: Seconds) -> Seconds:
+        growth = self.growth(age_s)
+        return growth.to(g) if isinstance(growth, Tensor) else growth
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

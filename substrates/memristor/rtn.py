@@ -112,6 +112,11 @@ class Traps:
         """tau of the autocovariance p (1 - p) exp(-lag / tau), seconds, (traps,)."""
         return torch.from_numpy(1 / self._rates)
 
+    @property
+    def longest_s(self) -> float:
+        """Device time up to which states can be told, seconds."""
+        return float(MOST_BLOCKS / self._rates.max(initial=1 / self._step_s))
+
     def only(self, trap: int) -> Traps:
         """Trap number `trap` alone, with the same history."""
         one = copy.copy(self)
@@ -158,7 +163,7 @@ class Traps:
 
     def _addresses(self, times_s: Floats) -> tuple[Ints, Floats]:
         """Block, and place in it in [0, 1), of each time for each trap, (times, traps)."""
-        longest = MOST_BLOCKS / self._rates.max(initial=1 / self._step_s)
+        longest = self.longest_s
         # NaN fails both comparisons.
         bad = ~((times_s >= 0) & (times_s <= longest))
         if bad.any():

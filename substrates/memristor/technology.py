@@ -21,6 +21,7 @@ from torch import Tensor
 from substrates.memristor.curve import Curve, NonNegative, Positive
 from substrates.memristor.laws import Programming, Relaxation
 from substrates.memristor.readnoise import ReadNoise
+from substrates.memristor.seconds import Seconds, log_ratio
 from substrates.memristor.tables import read_table
 from substrates.memristor.tails import Tails, scattered
 from substrates.memristor.traits import Disturb, Endurance, Nonlinearity, Rtn
@@ -82,7 +83,7 @@ class Technology:
         table: name of one of `programming`; None is the first.
         Raises SettingError for targets outside the valid range.
         """
-        return self._table(table).sigma(targets)
+        return self.table(table).sigma(targets)
 
     def programmed(self, targets: Tensor, normals: Tensor, table: str | None = None) -> Tensor:
         """What a write leaves: target + sigma n, >= 0, siemens. normals: N(0, 1)."""
@@ -94,14 +95,15 @@ class Technology:
         programmed: Tensor,
         targets: Tensor,
         normals: Tensor,
-        age_s: float,
+        age_s: Seconds,
         temperature_k: float | None = None,
         table: str | None = None,
     ) -> Tensor:
         """Conductances age_s after the write at constant temperature, siemens, >= 0.
 
         normals: N(0, 1), one per cell and write, other than those of the write:
-        with them a cell's trajectory is fixed. table: the one it was programmed by.
+        with them a cell's trajectory is fixed. age_s: of all cells, or of each.
+        table: the one it was programmed by.
         For a history of temperatures give the sum of acceleration(T) dt as age_s
         and no temperature. Without a relaxation table cells stay as programmed.
         Raises DialError after the last measured time or outside the temperatures.
@@ -120,12 +122,14 @@ class Technology:
         added = (self.sigma_at(targets, seconds).square() - before).clamp(min=0).sqrt()
         return scattered(programmed, added, normals, self.tails)
 
-    def sigma_at(self, targets: Tensor, age_s: float) -> Tensor:
+    def sigma_at(self, targets: Tensor, age_s: Seconds) -> Tensor:
         """Spread by relaxation tables, linear in ln t between them, siemens.
 
         Outside the times of the tables: the first or last one.
         """
         tables = self.programming
+        if isinstance(age_s, Tensor):
+            return self._sigma_of_each(targets, age_s)
         position = bisect.bisect_right([p.after_s for p in tables], age_s)
         if position in (0, len(tables)):
             return tables[min(position, len(tables) - 1)].sigma(targets)
@@ -133,7 +137,19 @@ class Technology:
         share = math.log(age_s / a.after_s) / math.log(b.after_s / a.after_s)
         return torch.lerp(a.sigma(targets), b.sigma(targets), share)
 
-    def read_sigma(self, g: Tensor, age_s: float, normals: Tensor | None = None) -> Tensor:
+    def _sigma_of_each(self, targets: Tensor, age_s: Tensor) -> Tensor:
+        """The same for cells of different ages."""
+        found = self.programming[0].sigma(targets)
+        for a, b in pairwise(self.programming):
+            share = log_ratio(age_s, a.after_s, targets)
+            assert isinstance(share, Tensor)
+            share = share.div(math.log(b.after_s / a.after_s)).clamp(0, 1)
+            found = torch.where(
+                share > 0, torch.lerp(a.sigma(targets), b.sigma(targets), share), found
+            )
+        return found
+
+    def read_sigma(self, g: Tensor, age_s: Seconds, normals: Tensor | None = None) -> Tensor:
         """Shot-to-shot sigma of conductances g, siemens; 0 without a table.
 
         normals: N(0, 1) per cell for its own level; None: r.m.s. over cells.
@@ -150,7 +166,8 @@ class Technology:
     def window_siemens(self) -> float:
         return self.g_max_siemens - self.g_min_siemens
 
-    def _table(self, name: str | None) -> Programming:
+    def table(self, name: str | None = None) -> Programming:
+        """One of `programming` by its name; None is the first."""
         if name is None:
             return self.programming[0]
         tables = {p.name: p for p in self.programming}

@@ -18,6 +18,7 @@ from substrates.memristor.verifylaws import (
     acceptance,
     expected_pulses,
     expected_yield,
+    landed_sigma,
     verified_sigma,
 )
 from twin.errors import ConfigError, SettingError
@@ -29,6 +30,7 @@ __all__ = [
     "acceptance",
     "expected_pulses",
     "expected_yield",
+    "landed_sigma",
     "verified_sigma",
     "write_once",
     "write_verify",
@@ -78,13 +80,16 @@ class Verified:
         pulse_joules: float,
         check_s: float = 0.0,
         check_joules: float = 0.0,
+        first_check_s: float | None = None,
+        first_check_joules: float | None = None,
         row_parallel: bool = False,
     ) -> WriteCost:
         """Time and energy of this write, as first-order laws.
 
         Energy: pulses x pulse_joules + checks x check_joules; every cell is
         checked once before the first pulse and once after each. Leave check_s
-        and check_joules at 0 where a pulse's figures include its check.
+        and check_joules at 0 where a pulse's figures include its check, and give
+        those of the check before the first pulse as first_check_...; None: as check_...
         Time, cells one after the other: the same sum with the seconds.
         row_parallel: the cells of one row (both of each pair) are pulsed and
         checked at once, rows one after the other, each for as many rounds as
@@ -94,23 +99,23 @@ class Verified:
         184 s for 87 rounds, 2.1 s a round, on the A111 board (its public
         notebook 07.a111_rram_operate). Pulses of equal cost are assumed.
         """
-        costs = (pulse_s, pulse_joules, check_s, check_joules)
+        first_s = check_s if first_check_s is None else first_check_s
+        first_joules = check_joules if first_check_joules is None else first_check_joules
+        costs = (pulse_s, pulse_joules, check_s, check_joules, first_s, first_joules)
         if not all(math.isfinite(c) and c >= 0 for c in costs):
             raise ConfigError(
                 "write cost: pulse_s, check_s (seconds), pulse_joules and check_joules must be "
                 f"finite and >= 0, got {costs}."
             )
-        pulses = self.total_pulses
-        checks = pulses + self.pulses.numel() if self.checked else 0
-        pulse_slots, check_slots = pulses, checks
-        if row_parallel:
-            pulse_slots, rows = _row_rounds(self.pulses)
-            check_slots = pulse_slots + rows if self.checked else 0
+        pulses, cells = self.total_pulses, self.pulses.numel()
+        slots, first_slots = _row_rounds(self.pulses) if row_parallel else (pulses, cells)
+        if not self.checked:
+            check_s = check_joules = first_s = first_joules = 0.0
         return WriteCost(
             pulses=pulses,
-            checks=checks,
-            seconds=pulse_slots * pulse_s + check_slots * check_s,
-            joules=pulses * pulse_joules + checks * check_joules,
+            checks=pulses + cells if self.checked else 0,
+            seconds=slots * (pulse_s + check_s) + first_slots * first_s,
+            joules=pulses * (pulse_joules + check_joules) + cells * first_joules,
         )
 
 
@@ -124,6 +129,7 @@ def write_verify(
     read_sigma: Law | None = None,
     never: Tensor | None = None,
     stuck: Tensor | None = None,
+    renew: Tensor | None = None,
     generator: torch.Generator,
 ) -> Verified:
     """Write `targets` into cells that are at `start`, both in siemens.
@@ -138,6 +144,7 @@ def write_verify(
     pulse_sigma, read_sigma: functions are evaluated once, at the targets.
     never: bool, cells no check accepts; they keep landing and take max_pulses.
     stuck: bool, cells no pulse moves; verified only if they sit where wanted.
+    renew: bool, cells that are pulsed whatever the first check says.
     generator: consumed in an order that does not depend on max_pulses, so a
     longer write continues a shorter one.
 
@@ -150,6 +157,7 @@ def write_verify(
     window = _siemens(tolerance, targets, "tolerance")
     refused = _mask(never, targets, "never")
     fixed = _mask(stuck, targets, "stuck")
+    due = _mask(renew, targets, "renew")
 
     target, g = targets.float().flatten(), start.float().flatten().clone()
 
@@ -162,7 +170,8 @@ def write_verify(
 
     pulses = torch.zeros(g.shape, dtype=torch.int32, device=g.device)
     left = torch.arange(g.numel(), device=g.device)
-    left = left[~accepted(left)]
+    fine = accepted(left)
+    left = left[~fine if due is None else ~fine | due]
     for _ in range(max_pulses):
         if not left.numel():
             break

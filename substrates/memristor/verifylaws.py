@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import math
 
+import torch
+from torch import Tensor
+
 
 def acceptance(pulse_sigma: float, tolerance: float, read_sigma: float = 0.0) -> float:
     """Probability p that one pulse is accepted: erf(tolerance / (s sqrt 2)).
@@ -53,6 +56,25 @@ def verified_sigma(pulse_sigma: float, tolerance: float) -> float:
         return tolerance / math.sqrt(3)
     density = math.exp(-a * a / 2) / math.sqrt(2 * math.pi)
     return pulse_sigma * math.sqrt(1 - 2 * a * density / math.erf(a / math.sqrt(2)))
+
+
+def landed_sigma(pulse_sigma: Tensor, tolerance: Tensor, read_sigma: Tensor) -> Tensor:
+    """The same cell by cell and behind read noise, siemens; all of one shape.
+
+    With s^2 = pulse^2 + read^2 a reading is a normal of sigma s cut at the tolerance,
+    and the cell is (pulse / s)^2 of it plus an independent normal of pulse read / s.
+    """
+    pulse, read = pulse_sigma.double(), read_sigma.double()
+    spread = torch.hypot(pulse, read)
+    a = tolerance.double() / spread.clamp(min=1e-300)
+    wide = a.clamp(1e-3, 40.0)
+    density = torch.exp(-wide * wide / 2) / math.sqrt(2 * math.pi)
+    cut = 1 - 2 * wide * density / torch.erf(wide / math.sqrt(2))
+    # Below, the difference cancels; the cut normal is uniform to 1e-7.
+    variance = torch.where(a < 1e-3, a * a / 3, cut)
+    share = (pulse / spread.clamp(min=1e-300)).square()
+    found = pulse.square() * (share * variance + (1 - share))
+    return found.sqrt().to(pulse_sigma.dtype)
 
 
 def _power_less_one(base: float, exponent: int) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from substrates.memristor.attenuation import approximate_matrix
+from substrates.memristor.attenuation import approximate_matrix, thermal_matrix
 from substrates.memristor.config import CrossbarConfig
 from substrates.memristor.encoding import Encoding
 from substrates.memristor.layout import Layout
@@ -22,13 +22,21 @@ from substrates.memristor.wires import Wires, effective_matrix, interleaved, par
 Solver = Callable[[Tensor, Wires], Tensor]
 
 
+HELD_BY = {
+    "word_ohm", "bit_ohm", "dead_row_fraction", "dead_row", "dead_column",
+    "stuck_cell_fraction", "stuck_low_fraction", "stuck_high_fraction", "stuck_cell_level",
+}  # fmt: skip
+"""Dials and maps that make another array: what is held does not outlive a turn of them."""
+
+
 class Wiring:
-    """The wires of one chip. held: siemens that the ladders missed (of the shape
-    of the cells) at the last exact solve, None where every fold solves exactly."""
+    """The wires of one chip. held: siemens that the ladders missed at the last exact
+    solve, and the conductances then (both of the shape of the cells); None where every
+    fold solves exactly."""
 
     def __init__(self, config: CrossbarConfig, layout: Layout, encoding: Encoding) -> None:
         self._config, self._layout, self._encoding = config, layout, encoding
-        self.held: Tensor | None = None
+        self.held: tuple[Tensor, Tensor] | None = None
 
     def wires(self, dials: Mapping[str, float]) -> Wires:
         """The wires at these dials."""
@@ -49,9 +57,23 @@ class Wiring:
         wires = self.wires(dials)
         if wires.ideal or every == 1:
             self.held = None
-        elif self.held is None or writes % every == 0:
+        elif self.held is None or writes % every == 0 or self._moved(g, self.held[1]):
             exact = self._solved(g, wires, effective_matrix)
-            self.held = exact - self._solved(g, wires, approximate_matrix)
+            self.held = exact - self._solved(g, wires, approximate_matrix), g.clone()
+
+    def after_time(self, g: Tensor) -> None:
+        """Drop what is held where cells have moved too far from where they were then."""
+        if self.held is not None and self._moved(g, self.held[1]):
+            self.held = None
+
+    def after_turn(self, dial: str) -> None:
+        """Drop what is held if this dial makes another array."""
+        if dial in HELD_BY:
+            self.held = None
+
+    def _moved(self, g: Tensor, then: Tensor) -> bool:
+        limit = self._config.wire_drift * self._config.window_siemens
+        return float((g - then).abs().mean()) > limit
 
     def effective(self, g: Tensor, dials: Mapping[str, float]) -> Tensor:
         """Conductances as seen through the wires, siemens, same shape as g."""
@@ -59,8 +81,13 @@ class Wiring:
         if wires.ideal:
             return g
         if self.held is not None and dials["wire_refresh"] > 1:
-            return self._solved(g, wires, approximate_matrix).add_(self.held)
+            return self._solved(g, wires, approximate_matrix).add_(self.held[0])
         return self._solved(g, wires, effective_matrix)
+
+    def thermal(self, g: Tensor, dials: Mapping[str, float]) -> Tensor:
+        """Conductances behind the thermal noise of each bit line, siemens, as g."""
+        wires = self.wires(dials)
+        return g if wires.ideal else self._solved(g, wires, thermal_matrix)
 
     def error(self, g: Tensor, dials: Mapping[str, float]) -> float:
         """R.m.s. of (what is in force - exact) over the r.m.s. of the exact, 0 if exact."""

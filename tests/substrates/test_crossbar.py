@@ -120,7 +120,10 @@ def test_levels_cost_an_offset_weight_no_more_than_their_rounding(seed, levels):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"encoding": "sliced", "levels": 3}, "3 levels cannot hold the digits of slices of 2 bits"),
+        (
+            {"encoding": "sliced", "levels": 3},
+            "3 levels cannot hold the digits of slices of 2 bits",
+        ),
         ({"dac_bits": 8, "dac_phases": 3}, "use a divisor of dac_bits"),
         ({"dac_bits": 2, "dac_phases": 4}, "use a divisor of dac_bits"),
         ({"adc_bits": 16, "dac_bits": 12, "dac_phases": 12}, "fewer ADC bits, slices or phases"),

@@ -15,7 +15,7 @@ from substrates.memristor.converters import BOW
 from substrates.memristor.crossbar import make
 from substrates.memristor.presets import IDEAL
 from tests.substrates.crossbars import amperes, code_amperes, codes, drive, turn, written
-from twin.errors import DriveError
+from twin.errors import ConfigError, DialError
 from twin.key import Key
 
 EVERYDAY = settings(max_examples=25, deadline=None)
@@ -227,9 +227,48 @@ def test_a_shorter_read_is_a_noisier_one():
     assert ((ratio - 2).abs() < 2 * 5 * math.sqrt(4 / shots)).all()
 
 
-def test_voltages_beyond_the_floors_range_are_refused_and_nothing_has_happened():
-    chip = make(key=Key(1), read_voltage_v=2.0, thermal_floor=1.0, fano=0.3)
+def test_shot_noise_beyond_its_voltages_is_refused_when_built_and_when_turned_up():
+    with pytest.raises(ConfigError, match=r"fano.*up to 1 V.*2 V; lower it"):
+        make(key=Key(1), read_voltage_v=2.0, thermal_floor=1.0, fano=0.3)
+    chip = make(key=Key(1), read_voltage_v=2.0, fano=0.3)
     before = chip.snapshot()
-    with pytest.raises(DriveError, match="Lower the read voltage"):
-        chip.forward(torch.ones(1, 64), key=Key(1))
+    with pytest.raises(DialError, match="thermal_floor"):
+        chip.adjust("thermal_floor", 1.0, key=Key(1))
     assert chip.snapshot().values == before.values
+    for fine in ({"fano": 0.0}, {"read_voltage_v": 1.0}):
+        own = {"read_voltage_v": 2.0, "fano": 0.3, **fine}
+        turn(make(key=Key(1), **own), thermal_floor=1.0).forward(torch.ones(1, 64), key=Key(1))
+
+
+@pytest.mark.parametrize("fano", [0.0, 1.0])
+def test_columns_beside_one_reference_share_its_thermal_and_shot_noise(fano):
+    shots, volts = 8000, 0.4
+    own = {**IDEAL, "inputs": 60, "outputs": 4, "array_rows": 25, "encoding": "offset"}
+    chip = written(**own, read_voltage_v=volts, thermal_floor=10.0, fano=fano)
+    x, g = drive(chip, 1), chip.conductances().double()[0]
+    law = 10 * floor.column_variance(g, x.double() * volts, 300.0, fano, 5e5)[0]
+    seen = amperes(chip, x, shots=shots)[:, 0]
+    apart = torch.cov(seen.T)
+    own_variance = apart.diagonal() - 3 * code_amperes(chip) ** 2 / 12
+    wanted = law[:-1] + law[-1]
+    assert ((own_variance / wanted - 1).abs() < 5 * math.sqrt(2 / shots) * 1.1).all()
+    common = apart[~torch.eye(4, dtype=torch.bool)]
+    bound = 5 * float(wanted.max()) * math.sqrt(2 / shots)
+    assert ((common - law[-1]).abs() < bound).all() and law[-1] > 3 * bound
+
+
+def test_curved_cells_have_the_shot_noise_of_their_own_current():
+    shots, volts, kelvin = 8000, 0.5, 300.0
+    own = {**IDEAL, "inputs": 60, "outputs": 5, "array_rows": 60, "read_voltage_v": volts}
+    chip = written(**own, cubic_per_v2=3.0, thermal_floor=10.0, fano=1.0)
+    x, g = drive(chip, 1), chip.conductances().double().sum(0)
+    v = (x.double() * volts)[0]
+    half = constants.e * v / (2 * constants.k * kelvin)
+    through = v * (1 + 3.0 * v**2)
+    calm = 4 * constants.k * kelvin
+    driven = torch.where(v > 0, 2 * constants.e * through / torch.tanh(half), calm)
+    wanted = 10 * driven @ g * 5e5
+    seen = amperes(chip, x, shots=shots)[:, 0].var(0) - code_amperes(chip) ** 2 / 12
+    assert ((seen / wanted - 1).abs() < 5 * math.sqrt(2 / shots) * 1.1).all()
+    straight = 10 * floor.column_variance(g, v[None], kelvin, 1.0, 5e5)[0]
+    assert (wanted > 1.2 * straight).all()

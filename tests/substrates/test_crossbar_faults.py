@@ -152,3 +152,38 @@ def test_maps_travel_with_a_snapshot(seed, kind):
     twin = make(key=Key(seed), **SIZES, encoding=kind)
     twin.restore(broken)
     assert torch.equal(codes(twin, x), seen)
+
+
+LINES = {"word_ohm": 30.0, "bit_ohm": 20.0}
+
+
+def test_open_lines_are_no_load_and_make_no_noise_and_take_no_energy():
+    own = {**SIZES, "array_rows": 12, "thermal_floor": 1.0, "read_noise": 0.02, **LINES}
+    broken, whole = written(**own), written(**own)
+    rows, columns = torch.zeros(12), torch.zeros(6)
+    rows[[1, 8]], columns[[0, 4]] = 1.0, 1.0
+    turn(broken, dead_row=rows, dead_column=columns)
+    alive = (1 - rows)[:, None] * (1 - columns)
+    there = broken.parts.conductances(broken._moment(), broken._dials)
+    assert torch.equal(there, whole.conductances() * alive)
+    assert torch.equal(broken.conductances(), whole.conductances())
+    seen, full = (c._columns(c._moment()) for c in (broken, whole))
+    for lines in (seen.gain, seen.noise):
+        assert not lines[:, rows > 0].any() and not lines[..., columns > 0].any()
+    assert not seen.row_joules[rows > 0].any() and not seen.steady[..., columns > 0].any()
+    # The rest see less load, so more signal, and take less energy in all.
+    left = alive > 0
+    more = broken.parts.wiring.effective(there, broken._dials)[:, left]
+    assert (more > whole.parts.wiring.effective(whole.conductances(), whole._dials)[:, left]).all()
+    assert seen.row_joules.sum() < 0.7 * full.row_joules.sum()
+
+
+def test_an_open_column_takes_the_energy_of_its_cells_away():
+    chip = written(**SIZES)
+    x = drive(chip)
+    cells = chip.conductances().double().sum(0)
+    before = chip.forward(x, key=Key(1)).joules
+    turn(chip, dead_column=torch.tensor([0.0, 1, 0, 0, 0, 0]))
+    saved = before - chip.forward(x, key=Key(1)).joules
+    wanted = float((x.double() * 0.2).square().sum(0) @ cells[:, 1]) * 1e-6
+    assert saved == pytest.approx(wanted, rel=1e-3)

@@ -1,14 +1,24 @@
 """A crossbar behind wires and access transistors: exact, held, and how far off."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import constants
 
-from substrates.memristor.attenuation import approximate_matrix
+from substrates.memristor.attenuation import approximate_matrix, thermal_matrix
 from substrates.memristor.crossbar import Crossbar, make
 from substrates.memristor.presets import IDEAL
-from substrates.memristor.wires import Wires, effective_matrix, effective_pairs, interleaved, parted
+from substrates.memristor.wires import (
+    Wires,
+    effective_matrix,
+    effective_pairs,
+    input_matrix,
+    interleaved,
+    parted,
+)
 from tests.substrates.crossbars import (
     alike,
     amperes,
@@ -190,6 +200,8 @@ def test_read_noise_behind_wires_is_off_by_no_more_than_two_shares_of_the_signal
 
 
 def held_chip(every: int, **options: object) -> Crossbar:
+    # All cells are written anew: whatever they do, nothing but the count is to matter.
+    options = {"wire_drift": 1.0, **options}
     return make(key=Key(1), **IDEAL, **SIZES, **STIFF, wire_refresh=every, **options)
 
 
@@ -253,3 +265,77 @@ def test_asking_for_every_write_makes_it_exact_at_once():
 
 def test_a_chip_whose_cells_conduct_nothing_has_no_wire_error():
     assert make(key=Key(1), **IDEAL, **SIZES, **LINES, g_min_siemens=0.0).wire_error() == 0
+
+
+@pytest.mark.parametrize(
+    ("dial", "value"),
+    [
+        ("stuck_high_fraction", 0.3),
+        ("dead_row", torch.ones(11)),
+        ("dead_column", torch.tensor([1.0, 0, 0, 0, 0, 0, 0])),
+        ("stuck_cell_level", torch.full((2, 11, 7), 0.7)),
+    ],
+)
+def test_a_fault_while_an_attenuation_is_held_makes_the_wires_exact_at_once(dial, value):
+    chip = held_chip(50)
+    for write in range(2):
+        chip.program(uniform(write, 11, 7, low=-1.0), key=Key(2))
+    assert chip.wire_error() > 1e-5
+    assert turn(chip, adc_noise_lsb=1.0).wire_error() > 1e-5
+    assert turn(chip, **{dial: value}).wire_error() == 0
+
+
+def test_cells_that_have_drifted_far_make_the_wires_exact_and_near_ones_do_not():
+    for change, exact in ((0.005, False), (0.02, True)):
+        chip = held_chip(50, wire_drift=0.01)
+        w = uniform(3, 11, 7, low=-0.9) * 0.9
+        chip.program(w, key=Key(2))
+        # One cell of each pair moves.
+        chip.program((w.abs() + 2 * change) * w.sign(), key=Key(2))
+        assert (chip.wire_error() < 1e-6) is exact
+        waiting = held_chip(50, wire_drift=0.01)
+        waiting.program(w, key=Key(2))
+        turn(waiting, relaxation_mean=change / math.log(1e4))
+        # Cells at the bottom move as well, by as much.
+        waiting.wait(1e4)
+        assert (waiting.parts.wiring.held is None) is exact
+        codes(waiting, drive(waiting))
+
+
+def test_how_a_wait_is_split_changes_nothing_when_it_ends_what_was_held():
+    once, twice = (turn(held_chip(50, wire_drift=0.01), relaxation_mean=0.002) for _ in range(2))
+    for chip in (once, twice):
+        chip.program(weights(chip), key=Key(2))
+    once.wait(2e5)
+    for seconds in (1.0, 1e5 - 1, 1e5):
+        twice.wait(seconds)
+    assert once.parts.wiring.held is None
+    assert torch.equal(codes(once, drive(once)), codes(twice, drive(once)))
+
+
+@pytest.mark.parametrize("sides", [{}, {"both_sides": True, "sense_both_sides": True}])
+def test_thermal_noise_behind_wires_is_that_of_the_admittance_at_the_sense_amplifier(sides):
+    shots, kelvin = 6000, 300.0
+    lines = {"word_ohm": 3.0, "bit_ohm": 60.0, "driver_ohm": 20.0, "sense_ohm": 100.0}
+    own = {**IDEAL, "inputs": 40, "outputs": 5, "array_rows": 40, "g_max_siemens": 4e-5}
+    chip = written(**own, **lines, **sides, thermal_floor=1.0, temperature_k=kelvin)
+    wires = chip.parts.wiring.wires(chip._dials)
+    array = interleaved(chip.conductances()).double()
+    # Seen from the sense amplifiers: the array on its side, their ends first.
+    seen = input_matrix(array.mT.flip(-2, -1), wires.turned()).flip(-2, -1)
+    pair = seen.diagonal()[0::2] + seen.diagonal()[1::2] - 2 * seen[0::2, 1::2].diagonal()
+    wanted = 4 * constants.k * kelvin * pair / 2e-6
+    found = amperes(chip, torch.zeros(1, 40), shots=shots)[:, 0].var(0)
+    found -= code_amperes(chip) ** 2 / 12
+    assert ((found / wanted - 1).abs() < 5 * math.sqrt(2 / shots) * 1.1).all()
+    # Neither the cells themselves nor the effective ones would do.
+    assert (array.sum(0)[0::2] + array.sum(0)[1::2] > 1.03 * pair).all() or sides
+
+
+@pytest.mark.parametrize("ohm", [1.0, 5.0])
+def test_the_ladder_of_thermal_noise_is_as_near_as_it_says(ohm):
+    g = uniform(4, 64, 64).double() * 39e-6 + 1e-6
+    wires = Wires(word_ohm=ohm, bit_ohm=ohm)
+    exact = input_matrix(g.mT.flip(-2, -1), wires.turned()).flip(-2, -1).diagonal()
+    off = (thermal_matrix(g, wires).sum(0) / exact - 1).abs().max()
+    assert off < {1.0: 1e-4, 5.0: 1.5e-3}[ohm]

@@ -788,3 +788,34 @@ def test_the_laws_can_be_made_without_a_file() -> None:
     assert replace(load("cmo-hfox-2"), relaxation=still).relaxed(g, g, g, 1e5).equal(g)
     Rtn(active_fraction=0.1, amplitude=0.1, fastest_s=1.0, slowest_s=1.0, source="me")
     Endurance(median_cycles=1e6, spread_ln=1.0, fails_to="high", source="me")
+
+
+@pytest.mark.parametrize("name", ["cmo-hfox-2", "pcm-nandakumar", "neurram-hfox"])
+def test_cells_of_different_ages_are_those_of_each_age_by_itself(name):
+    technology = load(name)
+    times = [0.0, 0.5, 1.0, 30.0, 4e4, 8.64e4, 1e5, 1.7e5]
+    g = uniform(technology.g_min_siemens + US, technology.g_max_siemens, 50, 3)
+    g = g.repeat(len(times), 1)
+    n = normals(50, "mixed").repeat(len(times), 1)
+    each = torch.tensor(times, dtype=torch.float64)[:, None].expand(g.shape)
+    relaxed, sigma = technology.relaxed(g, g, n, each), technology.read_sigma(g, each, n)
+    assert relaxed.dtype == sigma.dtype == torch.float32
+    for row, age_s in enumerate(times):
+        alone = technology.relaxed(g[row], g[row], n[row], age_s)
+        assert torch.allclose(relaxed[row], alone, rtol=1e-5, atol=1e-12)
+        assert torch.allclose(sigma[row], technology.read_sigma(g[row], age_s, n[row]), rtol=1e-5)
+    for bad in (-1.0, math.nan, math.inf):
+        with pytest.raises(DialError, match="age must be a finite"):
+            technology.relaxed(g, g, n, torch.where(g < g.max(), each, bad))
+    with pytest.raises(DialError, match="holds up to"):
+        technology.relaxed(g, g, n, each + technology.relaxation.last_s)
+
+
+def test_what_a_verify_accepts_is_stated_as_a_share_of_the_target_or_not_at_all():
+    stated = {name: load(name).table().accept_relative for name in names()}
+    known = {name: share for name, share in stated.items() if share is not None}
+    assert known == {"cmo-hfox-2": 0.02, "cmo-hfox-0.2": 0.002}
+    given = tomllib.loads(to_toml(load("cmo-hfox-2")))
+    given["programming"][0]["accept_relative"] = 0.0
+    with pytest.raises(ConfigError, match="accept_relative"):
+        build(Technology, given, "own.toml")
