@@ -59,16 +59,6 @@ def relaxes(chip: Crossbar) -> bool:
     return own and dials["relaxation_scale"] > 0
 
 
-def remaining_s(chip: Crossbar, most_s: float) -> float:
-    """How long the chip may rest before its technology's data end, at most most_s."""
-    law = None if chip.technology is None else chip.technology.relaxation
-    if law is None:
-        return most_s
-    speed = law.acceleration(chip._dials["temperature_k"])
-    aged_s = float(chip.snapshot().values["aged_s"])
-    return min(most_s, (law.last_s * (1 - 1e-6) - aged_s) / speed)
-
-
 def table(chip: Crossbar) -> xr.DataArray:
     """What the chip is, (fact, 2): a name and a text each."""
     rows = [*_construction(chip), *_present(chip), *_imperfections(chip), *_broken(chip)]
@@ -104,6 +94,7 @@ def _present(chip: Crossbar) -> list[tuple[str, str]]:
     rows = [
         ("writes", f"{chip.parts.cells.writes:,}"),
         ("age", f"{chip.age_s:.3g} s since the last write, {chip._clock.now_s:.3g} s in all"),
+        ("cells at 0 S", f"{chip.clipped_fraction():.2%}"),
     ]
     wiring = chip.parts.wiring
     if not wiring.wires(chip._dials).ideal:

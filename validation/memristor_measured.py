@@ -167,7 +167,8 @@ def _ir_drop(chip: Crossbar) -> Arrays:
 
 def _drift(chip: Crossbar) -> Arrays:
     """Cells from now on, and the mean of the law for them; none where no cell moves."""
-    last_s = facts.remaining_s(chip, LONGEST_S)
+    # A hair less, so that adding up does not pass the end of the data.
+    last_s = min(LONGEST_S, chip.remaining_s() * (1 - 1e-6))
     cells = _nearest(chip, CELLS)
     if not facts.relaxes(chip) or last_s < 10 or not len(cells):
         return {}
