@@ -31,6 +31,7 @@ from twin.errors import (
 )
 from twin.key import SAMPLE_BLOCK, Key
 from twin.ledger import Cost, Ledger
+from twin.plain import owned
 
 Answer = TypeVar("Answer")
 
@@ -40,7 +41,8 @@ class Measured:
     """A decoded answer of a backend.
 
     values: (batch, *reading) or (shots, batch, *reading), float32, in units of
-    the port's nominal full scale. extra: the same for further ports.
+    the port's nominal full scale. extra: the same for further ports. ratio:
+    range in force / nominal range, of the last chunk of a batch that was split.
     """
 
     values: Tensor
@@ -48,6 +50,7 @@ class Measured:
     state_version: int
     clock_s: float
     extra: Mapping[str, Tensor]
+    ratio: float | Tensor = 1.0
 
 
 class Fence:
@@ -210,6 +213,7 @@ class Fence:
             state_version=reading.state_version,
             clock_s=reading.clock_s,
             extra=extra,
+            ratio=owned(reading.ratio),
         )
 
     def _extra(self, reading: Reading, port: Port, lead: tuple[int, ...]) -> Tensor:
@@ -270,4 +274,5 @@ def _joined(parts: list[Measured], axis: int) -> Measured:
         state_version=last.state_version,
         clock_s=last.clock_s,
         extra={n: torch.cat([p.extra[n] for p in parts], axis) for n in last.extra},
+        ratio=last.ratio,
     )

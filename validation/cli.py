@@ -182,6 +182,56 @@ def fit_camera(
 
 
 @app.command()
+def stream(
+    name: Annotated[str, typer.Argument(help="A backend's name.")] = "optics",
+    out: Annotated[Path, typer.Option(help="Folder for frames.nc.")] = Path("frames"),
+    option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the backend.")] = None,
+    dataset: Annotated[str, typer.Option(help="digits, mnist, ... or FILE.npz")] = "digits",
+    limit: Annotated[int | None, typer.Option(min=1, help="Images.")] = None,
+    chunk: Annotated[int, typer.Option(min=64, help="Images at a time.")] = 1024,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    data: Data = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only the table.")] = False,
+) -> None:
+    """A whole data set through a backend: integer frames on disk, for xarray."""
+    with _friendly():
+        from validation import streaming
+
+        streaming.main(
+            name, option or [], dataset, limit, out, chunk, resume, seed, data, _typed(), quiet
+        )
+
+
+@app.command()
+def budget(
+    option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of the rig.")] = None,
+    after: Annotated[float, typer.Option(min=0, help="Seconds of drift.")] = 0.0,
+    out: Out = None,
+) -> None:
+    """What an optical rig will lose: the speckle correlation, factor by factor."""
+    with _friendly():
+        from validation import budgeting
+
+        budgeting.main(option or [], after, out, _typed())
+
+
+@app.command()
+def light(
+    out: Out = None,
+    seeds: Annotated[int, typer.Option(min=1)] = 1,
+    quick: Quick = False,
+    data: Data = None,
+    jobs: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """PIB on optics under drift and few photons, beside the error budget."""
+    with _friendly():
+        from validation.studies import light as study
+
+        study.main(out, seeds, quick, data, jobs, _typed())
+
+
+@app.command()
 def tune(
     preset: Annotated[str, typer.Argument(help="A preset or a CONFIG.toml.")],
     dataset: Annotated[str | None, typer.Option(help="Another data set.")] = None,
