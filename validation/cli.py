@@ -205,6 +205,9 @@ def stream(
 
 @app.command()
 def budget(
+    name: Annotated[
+        str, typer.Argument(help="A rig (industrial, scmos, ...), a preset or CONFIG.toml.")
+    ] = "industrial",
     option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of the rig.")] = None,
     after: Annotated[float, typer.Option(min=0, help="Seconds of drift.")] = 0.0,
     out: Out = None,
@@ -213,7 +216,7 @@ def budget(
     with _friendly():
         from validation import budgeting
 
-        budgeting.main(option or [], after, out, _typed())
+        budgeting.main(option or [], after, out, _typed(), name)
 
 
 @app.command()
