@@ -74,7 +74,8 @@ def budget(conditions: Conditions) -> Budget:
     """The error budget of a rig under `conditions`.
 
     Where full scale follows the mean signal at twice it or more, more photons
-    never lower the correlation. Below that noise may help: it dithers clipping.
+    never lower the correlation. Below that noise may help: it dithers clipping; and
+    so may dark charge that lifts dim pixels towards stuck ones.
     """
     return Budget((*_light(conditions), *_medium(conditions), *_camera(conditions)))
 
@@ -183,7 +184,7 @@ class _Noise:
                 f"budget: dark charge ({c.dark_electrons:g} electrons) fills the full scale "
                 f"({c.full_scale_electrons:g} electrons). Expose for a shorter time."
             )
-        step = c.full_scale_electrons / (2**c.bits - 1) / n
+        step = c.full_scale_electrons / (2**c.bits - 1 - c.black_codes) / n
         reading = math.hypot(c.read_noise_electrons, c.pixel_offset_electrons) / n
         dark = c.shot_noise * c.dark_electrons / n**2
         constant = reading**2 + step**2 / 12 + dark
@@ -229,8 +230,13 @@ def _pixels(c: Conditions, own: _Noise, clipped: camera.Clipped, variance: float
     variance *= floor.variance / (1 + floor.read_noise**2)
     uneven = camera.gain_spread(clipped, variance, c.pixel_gain_spread)
     # The cut also lifts the mean a little (s^2 / 4); stuck codes are not told.
+    below = c.black_codes * own.step + c.dark_electrons / c.mean_electrons
     stuck = camera.stuck_pixels(
-        c.stuck_pixel_fraction, 2**c.bits, own.top, clipped.mean, variance / uneven**2
+        c.stuck_pixel_fraction,
+        2**c.bits,
+        own.top + below,
+        clipped.mean + below,
+        variance / uneven**2,
     )
     return [
         Factor(

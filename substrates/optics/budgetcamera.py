@@ -22,7 +22,7 @@ class Clipped:
     """
 
     top: float
-    patterns: int = 1
+    patterns: float = 1
 
     @property
     def inside(self) -> float:

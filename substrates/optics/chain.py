@@ -43,6 +43,8 @@ class Chain:
             self._device,
             steady=self._steady,
         )
+        if given is None and not config.drift.static:
+            drifting(self._own, config.drift, key)  # refuses what cannot drift at once
         self._moving: dict[int, Medium] = {}
         self._others: dict[int, Medium] = {0: self._own}
         self._stacked: tuple[Medium, Tensor] | None = None

@@ -31,6 +31,9 @@ TIE = 1e-7
 """Moves the borders between places off the round numbers that times of frames
 are: the last bit of a time, which depends on how it was added up, decides nothing."""
 
+LATEST = 2.0**52
+"""Places from which on float64 no longer tells one from the next."""
+
 
 class Drifting:
     """A medium that decorrelates, under a laser and a mount that drift.
@@ -105,6 +108,11 @@ class Drifting:
         if not self.table.moves:
             return np.zeros(len(times_s), np.int64)
         fine = self._clock.elapsed(_checked(times_s)) * (self.table.steps_per_tau * HOLDS)
+        if not fine.max() < LATEST:
+            raise DriveError(
+                f"drift: device time {times_s.max():g} s is {fine.max() / HOLDS:.3g} steps of the "
+                f"drift, expected fewer than {LATEST / HOLDS:.3g}. Wait less, or lower drift_scale."
+            )
         return np.floor(fine + (0.5 + TIE)).astype(np.int64)
 
     def _at(self, place: int) -> Tensor:

@@ -126,7 +126,7 @@ class DriftClock:
         lost = 1 - table.jump_fraction
         self._leap = min(-math.log(lost) / 2, float(EPOCH)) if lost > 0 else float(EPOCH)
         self._stated = np.sort(np.asarray(table.jump_times_s, np.float64))
-        self._before = [0]
+        self._counts: dict[int, tuple[int, int]] = {}
 
     def elapsed(self, times_s: np.ndarray) -> np.ndarray:
         """Correlation times since device time 0, at `times_s`; never falls.
@@ -147,20 +147,36 @@ class DriftClock:
         length = WINDOW / self._table.jump_rate_hz
         windows = np.floor(times_s / length).astype(np.int64)
         for window in np.unique(windows):
-            self._count_up_to(int(window))
             inside = windows == window
             own = np.searchsorted(self._jumps(int(window)), times_s[inside], side="right")
-            count[inside] += self._before[window] + own
+            count[inside] += self._counted(int(window))[0] + own
         return count
 
-    def _count_up_to(self, window: int) -> None:
-        while len(self._before) <= window:
-            last = len(self._before) - 1
-            self._before.append(self._before[last] + len(self._jumps(last)))
+    def _counted(self, window: int) -> tuple[int, int]:
+        """Jumps before a window and in it: a span of 1, 1, 2, 4 ... windows has a
+        Poisson number, and is halved until the window is found. Time may leap far."""
+        if window not in self._counts:
+            spans = [self._drawn_in(n) for n in range(window.bit_length() + 1)]
+            before, inside = sum(spans[:-1]), spans[-1]
+            size = 1 << max(window.bit_length() - 1, 0)
+            low = size if window else 0
+            while size > 1:
+                size //= 2
+                first = int(self._key.child("half", low, size).numpy().binomial(inside, 0.5))
+                if window >= low + size:
+                    low, before, inside = low + size, before + first, inside - first
+                else:
+                    inside = first
+            self._counts = {window: (before, inside)}
+        return self._counts[window]
+
+    def _drawn_in(self, span: int) -> int:
+        windows = 1 << max(span - 1, 0)
+        return int(self._key.child("span", span).numpy().poisson(WINDOW * windows))
 
     def _jumps(self, window: int) -> np.ndarray:
         """Times of the random jumps of a window, rising, s."""
         generator = self._key.child("jumps", window).numpy()
-        count = generator.poisson(WINDOW)
+        count = self._counted(window)[1]
         length = WINDOW / self._table.jump_rate_hz
         return (window + np.sort(generator.random(count))) * length

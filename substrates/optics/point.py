@@ -125,6 +125,8 @@ def _light(config: RigConfig) -> Iterator[Dial]:
         severe=45.0,
         about="of the sensor, degrees Celsius; dark current follows it",
     )
+    if config.medium.kind == "multislice" and config.medium.kerr_rad != 0:
+        return  # a medium without a matrix has none to drift
     yield Dial(
         name="drift_scale",
         unit="1",

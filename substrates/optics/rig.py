@@ -79,8 +79,12 @@ class OpticalRig:
         """One frame per sample and shot; the first shot is the frame of shots=None."""
         values = self._checked(drive).to(self._device)
         batch, repeats, frame_s = len(values), shots or 1, self._frame_s
-        self._require_delivered(key, first_sample, batch, repeats)
         shown, pattern = self._chain.in_order(values, repeats, self._point, self._pattern, frame_s)
+        try:
+            self._require_delivered(key, first_sample, batch, repeats)
+        except DeviceUnavailable:
+            self._pattern = pattern  # what was lost had been shown
+            raise
         codes = torch.empty(
             (repeats, batch, self._config.pixels), dtype=self._camera.dtype, device=self._device
         )
@@ -144,7 +148,7 @@ class OpticalRig:
         declared = self.capabilities.dial(dial)
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise DialError(
                 f"{self.capabilities.device_id}: dial {dial!r} takes a number in {declared.unit}, "
                 f"got {value!r}."
@@ -165,7 +169,8 @@ class OpticalRig:
 
     def wait(self, seconds: float) -> None:
         """Let time pass: the medium drifts, the last pattern settles."""
-        if not (math.isfinite(seconds) and seconds >= 0):
+        clocks = (self._clock_s + seconds, self._drift_s + seconds * self._point.drift_scale)
+        if not (seconds >= 0 and all(map(math.isfinite, clocks))):
             raise DialError(f"a wait must be finite and >= 0 s, got {seconds}.")
         self._pass_time(seconds)
         self._pattern = self._chain.rested(self._pattern, seconds)
@@ -196,11 +201,25 @@ class OpticalRig:
         shapes = {name: tuple(array.shape) for name, array in snapshot.arrays.items()}
         if shapes not in ({}, {PATTERN: self._chain.pattern_shape}):
             raise SnapshotError(f"{expected.device_id}: the snapshot's arrays are {shapes}.")
-        values = dict(snapshot.values)
-        self._clock_s, self._drift_s = float(values.pop("clock_s")), float(values.pop("drift_s"))
-        self._version = int(values.pop("state_version"))
-        self._point = OperatingPoint(**{name: float(v) for name, v in values.items()})
         pattern = snapshot.arrays.get(PATTERN)
+        if pattern is not None and not bool(torch.isfinite(pattern).all()):
+            raise SnapshotError(f"{expected.device_id}: the snapshot's pattern is not finite.")
+        try:
+            values = {name: float(value) for name, value in snapshot.values.items()}
+            version = int(values.pop("state_version"))
+            clocks = values.pop("clock_s"), values.pop("drift_s")
+        except (TypeError, ValueError, OverflowError) as error:
+            raise SnapshotError(f"{expected.device_id}: a value is no number ({error}).") from None
+        if not all(math.isfinite(clock) and clock >= 0 for clock in clocks):
+            raise SnapshotError(f"{expected.device_id}: clocks {clocks} s, expected >= 0 s.")
+        for dial in self.capabilities.dials:
+            if not dial.low <= values[dial.name] <= dial.high:
+                raise SnapshotError(
+                    f"{expected.device_id}: in the snapshot {dial.name} is {values[dial.name]:g} "
+                    f"{dial.unit}, expected {dial.low:g} to {dial.high:g}."
+                )
+        self._version, (self._clock_s, self._drift_s) = version, clocks
+        self._point = OperatingPoint(**values)
         self._pattern = None if pattern is None else pattern.to(self._device, copy=True)
 
     def close(self) -> None:
@@ -225,9 +244,10 @@ class OpticalRig:
             )
         low, high = (bound.item() for bound in values.aminmax())
         if not (low >= port.low and high <= port.high):  # also true of NaN
+            stands_for = "pi rad" if port.unit == "rad" else "all mirrors on"
             raise DriveError(
                 f"{self.capabilities.device_id}: drive spans {low:g} to {high:g}, expected 0 to 1 "
-                "(1.0 stands for pi rad). Scale it."
+                f"(1.0 stands for {stands_for}). Scale it."
             )
         return values
 

@@ -57,5 +57,9 @@ def sign_noise(key: Key, out: Tensor | None = None) -> White:
 def _buffer(spare: list[Tensor], shape: tuple[int, ...]) -> Tensor:
     """Real memory (*shape, 2): the spare one, once, if it fits."""
     if spare and spare[0].shape == shape and spare[0].is_contiguous():
-        return torch.view_as_real(spare.pop())
+        held = spare.pop()
+        # Not a view: a view of another dtype keeps the one it came from alive, and
+        # memory that is used again and again would drag a growing chain along.
+        start, strides = 2 * held.storage_offset(), (*(2 * s for s in held.stride()), 1)
+        return torch.empty(0).set_(held.untyped_storage(), start, (*shape, 2), strides)
     return torch.empty((*shape, 2))

@@ -11,11 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from substrates.optics.camera import Camera
-from substrates.optics.config import RigConfig
 from substrates.optics.point import OperatingPoint
 from substrates.optics.presets import configured
-from substrates.optics.sensor import SensorTable
-from twin.config import build
 from twin.key import Key
 
 Stack = tuple[bool, float, NDArray[Any]]
@@ -25,12 +22,10 @@ def camera(
     key: Key, pixels: int = 400, sensor: dict[str, Any] | None = None, **options: Any
 ) -> tuple[Camera, OperatingPoint]:
     """A camera of 12 bits (unless stated) and the point at which it is delivered."""
-    config = configured({"pixels": pixels, "camera_bits": 12, **options})
-    return Camera(config, key, sensor=build(SensorTable, sensor or {}, "sensor")), point(config)
-
-
-def point(config: RigConfig, **changes: Any) -> OperatingPoint:
-    return dataclasses.replace(OperatingPoint.of(config), **changes)
+    config = configured(
+        {"pixels": pixels, "camera_bits": 12, **options, "sensor": dict(sensor or {})}
+    )
+    return Camera(config, key), OperatingPoint.of(config)
 
 
 def exposed(
