@@ -18,7 +18,7 @@ from twin.errors import ConfigError, UnknownName, nearest
 from validation import config as configs
 from validation.console import console
 from validation.datasets import NAMES
-from validation.evaluation import parsed_options
+from validation.evaluation import backend_options
 from validation.summary import Figure, Summary
 
 PIXELS = {"digits": 64, "mnist": 784, "fashion-mnist": 784}
@@ -38,7 +38,7 @@ def main(
     """
     if not (math.isfinite(after) and after >= 0):
         raise ConfigError(f"--after must be finite and >= 0 s, got {after}.")
-    rigs = rigs_of(name, nested(parsed_options(options)))
+    rigs = rigs_of(name, backend_options(options))
     budgets = {
         rig: budget(conditions_of(configured(chosen), after_s=after))
         for rig, chosen in rigs.items()
@@ -97,20 +97,6 @@ def _inputs(config: configs.RunConfig, index: int, before: int) -> int:
             "opened here. Say how many macropixels: --option inputs=N."
         )
     return features + PIXELS[config.data.name]
-
-
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """{"sensor.prnu": 1} as {"sensor": {"prnu": 1}}."""
-    found: dict[str, Any] = {}
-    for name, value in flat.items():
-        *tables, last = name.split(".")
-        here = found
-        for part in tables:
-            here = here.setdefault(part, {})
-            if not isinstance(here, dict):
-                raise ConfigError(f"option {name!r}: {part!r} is given as a value too.")
-        here[last] = value
-    return found
 
 
 def figures(found: Budget, head: str = "") -> Iterator[Figure]:

@@ -13,7 +13,7 @@ from twin.key import Key
 from twin.registry import open_backend
 from validation import conformance
 from validation.console import console
-from validation.evaluation import parsed_options
+from validation.evaluation import backend_options
 from validation.summary import Figure, Summary
 
 
@@ -26,7 +26,7 @@ def main(
     command: str,
 ) -> Summary:
     """Run every check on the backend called `name`; exit code 1 on a failure."""
-    chosen = parsed_options(options)
+    chosen = backend_options(options)
 
     def make() -> MinimalBackend:
         return open_backend(name, key=Key(seed), **chosen)

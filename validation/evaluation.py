@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -145,6 +146,20 @@ def parsed_options(pairs: Sequence[str]) -> dict[str, float | int | str]:
         if not equals or not name:
             raise ConfigError(f"expected NAME=VALUE, got {pair!r}.")
         found[name] = _number(text)
+    return found
+
+
+def backend_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """The same for a backend: an entry of a table as TABLE.NAME=VALUE."""
+    found: dict[str, Any] = {}
+    for name, value in parsed_options(pairs).items():
+        *tables, last = name.split(".")
+        here = found
+        for part in tables:
+            here = here.setdefault(part, {})
+            if not isinstance(here, dict):
+                raise ConfigError(f"option {name!r}: {part!r} is given as a value too.")
+        here[last] = {"true": True, "false": False}.get(str(value), value)
     return found
 
 

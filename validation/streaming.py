@@ -26,7 +26,7 @@ from twin.key import SAMPLE_BLOCK, Key
 from twin.registry import open_backend
 from validation import datasets, framefile
 from validation.console import console
-from validation.evaluation import parsed_options
+from validation.evaluation import backend_options
 from validation.streamjob import Drives, Job
 from validation.summary import Figure, Summary
 
@@ -120,7 +120,7 @@ def main(
     setting. limit: a stratified subset. Exit code 1 if a bound is missed.
     """
     found = datasets.load(dataset, data_dir=data, seed=seed, validation=0, limit=limit)
-    chosen = dict(parsed_options(options))
+    chosen = backend_options(options)
     if not name.startswith("replay:"):
         chosen = {"inputs": found.train_x.shape[1], **chosen}
     key = Key(seed)

@@ -61,6 +61,7 @@ def configured(options: Mapping[str, Any]) -> RigConfig:
             if name not in known:
                 raise UnknownName(f"optics.{part}: no preset {name!r}. {nearest(name, known)}")
             merged[part] = known[name]
-    if isinstance(merged.get("medium"), str):
-        merged["medium"] = {"kind": merged["medium"]}
+    for part in ("medium", "modulator"):
+        if isinstance(merged.get(part), str):
+            merged[part] = {"kind": merged[part]}
     return build(RigConfig, merged, "optics")

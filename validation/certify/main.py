@@ -15,7 +15,7 @@ from twin.registry import open_backend
 from validation.certify.certificate import SIGMAS, Certificate
 from validation.certify.suite import Report, Scale, certified
 from validation.console import console
-from validation.evaluation import parsed_options
+from validation.evaluation import backend_options
 from validation.summary import Summary, digits
 
 
@@ -39,7 +39,7 @@ def main(
     a device with a wall clock really waits. Exit code 1 if a certificate fails,
     after everything is written.
     """
-    chosen = parsed_options(options)
+    chosen = backend_options(options)
     fence = Fence(open_backend(name, key=Key(seed), **chosen), name=name)
     scale = Scale.quick(watch_s) if quick else Scale(watch_s=watch_s)
     threads = torch.get_num_threads()

@@ -100,6 +100,7 @@ def a_named_port_means_the_same_as_a_bare_tensor(probe: Probe) -> None:
 def a_reading_answers_its_own_drive(probe: Probe) -> None:
     """No reading is left over from the call before."""
     device = probe.prepared()
+    need(not device.capabilities.read_disturb, "capabilities.read_disturb: a pass may be felt")
     capabilities, batch = device.capabilities, batch_of(device.capabilities, 16)
     drive, other = drives(device, batch), drives(device, batch, "other")
     noise = spread(device, drive)
