@@ -72,7 +72,8 @@ def main(arguments: list[str]) -> None:
         call(PYTHON, "-m", "ruff", "format", "--check", "--quiet")
         call(PYTHON, "-m", "mypy", "--no-error-summary")
         markers = ["-m", "slow or not slow"] if everything else []
-        call(PYTHON, "-m", "pytest", *markers, *rest)
+        # One process per core; a test computes on one thread.
+        call(PYTHON, "-m", "pytest", "-n", "auto", *markers, *rest)
 
 
 if __name__ == "__main__":
