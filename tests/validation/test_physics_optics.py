@@ -360,7 +360,7 @@ FAULTS: dict[str, tuple[Law, Plant, str]] = {
         method(
             chain,
             "conditions_of",
-            lambda original, config: original(config, field_correlation=0.98),
+            lambda original, config: replace(original(config), field_correlation=0.98),
         ),
         "error budget, industrial",
     ),
