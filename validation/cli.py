@@ -104,7 +104,7 @@ def check(
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="entropy, train, memristor or optics")],
+    what: Annotated[str, typer.Argument(help="entropy, train, memristor, optics or studies")],
     out: Out = None,
     quick: Quick = False,
     data: Data = None,
@@ -232,6 +232,64 @@ def light(
         from validation.studies import light as study
 
         study.main(out, seeds, quick, data, jobs, _typed())
+
+
+Mode = Annotated[bool, typer.Option("--quiet", help="Only the table.")]
+Lines = Annotated[bool, typer.Option("--json-lines", help="Progress for logs.")]
+
+
+@app.command()
+def study(
+    file: Annotated[Path, typer.Argument(metavar="STUDY.toml")],
+    out: Out = None,
+    jobs: Annotated[int, typer.Option(min=1)] = 2,
+    executor: Annotated[str, typer.Option(help="pool or dask")] = "pool",
+    scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed")] = False,
+    quiet: Mode = False,
+    json_lines: Lines = False,
+    data: Data = None,
+) -> None:
+    """Every combination of a study's axes; goes on where it stopped."""
+    with _friendly():
+        from validation.studies import main as studies
+
+        mode = "quiet" if quiet else "json-lines" if json_lines else "live"
+        studies.main(file, out, jobs, executor, scheduler, mode, retry_failed, data, _typed())
+
+
+@app.command()
+def robustness(
+    network: Annotated[str, typer.Argument(help="A preset, CONFIG.toml or robustness.toml.")],
+    out: Out = None,
+    seeds: Annotated[int | None, typer.Option(min=1)] = None,
+    quick: Quick = False,
+    jobs: Annotated[int, typer.Option(min=1)] = 2,
+    points: Annotated[list[float] | None, typer.Option(help="Accuracy lost, points.")] = None,
+    data: Data = None,
+) -> None:
+    """Which non-ideality kills the network first, and does PIB in the loop save it?"""
+    with _friendly():
+        from validation.studies import robustness as robust
+
+        robust.main(network, out, seeds, quick, jobs, data, points, _typed())
+
+
+@app.command()
+def design(
+    file: Annotated[str, typer.Argument(metavar="STUDY", help="A TOML file or shipped study.")],
+    out: Out = None,
+    jobs: Annotated[int, typer.Option(min=1)] = 2,
+    quick: Quick = False,
+    budget_points: Annotated[int | None, typer.Option(min=1)] = None,
+    budget_minutes: Annotated[float | None, typer.Option(min=0)] = None,
+    data: Data = None,
+) -> None:
+    """Search for the designs that trade accuracy, energy, latency and area best."""
+    with _friendly():
+        from validation.studies import design as designing
+
+        designing.main(file, out, jobs, quick, budget_points, budget_minutes, data, _typed())
 
 
 @app.command()

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from twin.errors import UnknownName, nearest
-from validation.bench import entropy, memristor, optics, train
+from validation.bench import entropy, memristor, optics, studies, train
 from validation.console import console
 from validation.summary import Summary
 
-KNOWN = ("entropy", "train", "memristor", "optics")
+KNOWN = ("entropy", "train", "memristor", "optics", "studies")
 
 
 def main(what: str, out: Path | None, quick: bool, data: Path | None, command: str) -> Summary:
@@ -25,6 +25,8 @@ def main(what: str, out: Path | None, quick: bool, data: Path | None, command: s
             rows, extra = entropy.figures(0.5 if quick else 3.0)
         elif what == "memristor":
             rows, extra = memristor.figures(0.5 if quick else 3.0)
+        elif what == "studies":
+            rows, extra = studies.figures(0.5 if quick else 3.0)
         elif what == "optics":
             rows, extra = optics.figures(0.5 if quick else 3.0)
         else:
