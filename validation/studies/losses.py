@@ -89,13 +89,22 @@ def threshold(curve: Curve, lost: float, key: Key) -> Threshold:
 
     The curve of means is made falling (isotonic regression), then straight lines
     join its points. Interval: REPLICATES draws, each of seeds with replacement
-    and of a binomial error of the test set at every severity.
+    and of a binomial error of the test set at every severity. It trusts no
+    straight line: a draw counts with both computed severities between which it
+    crosses.
     """
     drawn = np.concatenate([curve.mean[None], _replicates(curve, key)])
     found = crossings(curve.severities, falling(drawn), lost)
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(found[1:], [tail, 100 - tail], method="nearest")
+    low = np.percentile(_computed(curve.severities, found[1:], 1), tail, method="lower")
+    high = np.percentile(_computed(curve.severities, found[1:], 0), 100 - tail, method="higher")
     return Threshold(float(found[0]), float(low), float(high))
+
+
+def _computed(severities: Numbers, found: Numbers, before: int) -> Numbers:
+    """The computed severity from `found` on, or the one before it; inf stays."""
+    places = np.searchsorted(severities, found) - before
+    return np.where(np.isinf(found), np.inf, severities[places.clip(0, len(severities) - 1)])
 
 
 def _replicates(curve: Curve, key: Key) -> Numbers:

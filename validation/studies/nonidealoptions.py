@@ -16,7 +16,7 @@ from validation.studies.nonidealities import WIRES_HELD, WRITES_HELD
 from validation.studies.points import Settings
 from validation.studies.severity import NonIdeality, Scale
 
-STEPS = (0.125, 0.25, 0.5, 1.0)
+STEPS = (0.0625, 0.125, 0.25, 0.5, 1.0)
 """Severities at which a network must be able to be built."""
 
 

@@ -56,7 +56,9 @@ class Plan(_Table):
     network: str
     methods: Annotated[tuple[str, ...], Field(min_length=1)] = METHODS
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)
-    severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (0.125, 0.25, 0.5, 1.0)
+    severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (
+        0.0625, 0.125, 0.25, 0.5, 1.0,
+    )  # fmt: skip
     loop_worst: Annotated[int, Field(ge=0)] | None = None
     limit: Annotated[int, Field(ge=20)] | None = None
     quick: bool = False

@@ -80,6 +80,16 @@ def test_a_threshold_lies_in_its_own_range_and_grows_with_the_loss(seed: int, dr
     assert 0 <= small.low <= small.high
 
 
+def test_the_interval_of_a_threshold_spans_what_was_not_computed() -> None:
+    """From 0.95 to chance between two severities: nobody knows where in between."""
+    curve = Curve(np.array([0.0, 0.5, 1.0]), np.array([[0.95], [0.1], [0.1]]), 10_000)
+    at = threshold(curve, 0.01, Key(0))
+    assert at.severity < 0.01
+    assert (at.low, at.high) == (0.0, 0.5)
+    flat = threshold(Curve(GRID, np.full((5, 1), 0.95), 10_000), 0.1, Key(0))
+    assert all(map(math.isinf, (flat.severity, flat.low, flat.high)))
+
+
 def test_the_interval_of_a_threshold_covers_the_truth_as_often_as_it_says() -> None:
     """300 studies of 5 seeds, 1,000 test images drawn anew for each severity and seed:
     coverage at least 95 % less five standard errors (6.3 points). It may be above: the
