@@ -16,6 +16,10 @@ from validation.studies.store import Result
 
 ROOT = Path(__file__).parents[3]
 RUN = """
+import signal
+
+# A job in the background is started with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys
 from pathlib import Path
 from validation.studies.main import main
