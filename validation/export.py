@@ -6,13 +6,13 @@ the device's own state (for a memristor: conductances of G+ and G- in siemens).
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from torch import Tensor
 
+from twin.files import replacing
 from validation.evaluation import open_run
 
 SI = {"_siemens": "S", "_s": "s", "_v": "V", "_a": "A"}
@@ -38,13 +38,8 @@ def export(folder: Path, out: Path | None = None) -> Path:
     for name, value in trained.readout.state().items():
         found[f"readout_{name}"] = _array(value, f"readout_{name}")
     trained.network.close()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         xr.Dataset(found, attrs=attributes).to_netcdf(temporary, engine="h5netcdf")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -20,6 +20,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from twin.errors import CheckpointError, DataError
+from twin.files import replacing
 from validation.framelayout import DONE, FRAMES, RATIO, Layout, make
 
 
@@ -179,20 +180,15 @@ def opened(path: Path | str) -> xr.Dataset:
 
 def compress(path: Path, layout: Layout, level: int) -> None:
     """Replace the finished file at `path` by one with gzip, in one step."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.gz.tmp")
-    try:
-        with h5py.File(path, "r") as old:
-            options = {"compression": "gzip", "compression_opts": level, "shuffle": True}
-            make(draft, layout, old[RATIO][()], options)
-            with h5py.File(draft, "r+") as new:
-                for name in (DONE, "clock_s", "saturated", "drive_digest"):
-                    new[name][...] = old[name][()]
-                for first in range(0, layout.samples, layout.chunk):
-                    rows = slice(first, first + layout.chunk)
-                    new[FRAMES][rows] = old[FRAMES][rows]
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path) as draft, h5py.File(path, "r") as old:
+        options = {"compression": "gzip", "compression_opts": level, "shuffle": True}
+        make(draft, layout, old[RATIO][()], options)
+        with h5py.File(draft, "r+") as new:
+            for name in (DONE, "clock_s", "saturated", "drive_digest"):
+                new[name][...] = old[name][()]
+            for first in range(0, layout.samples, layout.chunk):
+                rows = slice(first, first + layout.chunk)
+                new[FRAMES][rows] = old[FRAMES][rows]
 
 
 def _all_at_once() -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.backend import Port
+from twin.files import replacing
 from twin.key import SAMPLE_BLOCK
 
 FRAMES, DONE = "frames", "samples_done"
@@ -54,22 +54,17 @@ def make(
     path: Path, layout: Layout, ratio: NDArray[np.float64], storage: Mapping[str, Any]
 ) -> None:
     """A file without frames at `path`, whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with h5netcdf.File(draft, "w") as file:
-            file.dimensions = {
-                "sample": layout.samples,
-                "pixel": layout.pixels,
-                "chunk": -(-layout.samples // layout.chunk),
-            }
-            _describe(file, layout)
-            _frames(file, layout, ratio, storage)
-            _per_chunk(file)
-            if layout.labels is not None:
-                _labels(file, layout)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path) as draft, h5netcdf.File(draft, "w") as file:
+        file.dimensions = {
+            "sample": layout.samples,
+            "pixel": layout.pixels,
+            "chunk": -(-layout.samples // layout.chunk),
+        }
+        _describe(file, layout)
+        _frames(file, layout, ratio, storage)
+        _per_chunk(file)
+        if layout.labels is not None:
+            _labels(file, layout)
 
 
 def _describe(file: Any, layout: Layout) -> None:

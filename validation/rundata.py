@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from pib.history import QUANTILES, History
 from pib.train import Trainer
+from twin.files import replacing
 
 FILE = "history.nc"
 UNITS = {
@@ -116,10 +116,6 @@ def save(data: xr.Dataset, folder: Path, attributes: Mapping[str, str]) -> Path:
             data[name].attrs["units"] = unit
     data = data.assign_attrs(dict(attributes))
     path = folder / FILE
-    temporary = folder / f".{FILE}.{os.getpid()}.tmp"
-    try:
+    with replacing(path) as temporary:
         data.to_netcdf(temporary, engine="h5netcdf")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

@@ -6,7 +6,6 @@ Points without a sound result are NaN with the status "missing".
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from validation.studies.points import UNITS, VOLATILE, Point, Value
+from twin.files import replacing
+from validation.studies.points import VOLATILE, Point, Value, unit_of
 from validation.studies.store import Result, Store
 from validation.studies.study import Study
 
@@ -81,13 +81,8 @@ def comparable(data: xr.Dataset) -> xr.Dataset:
 
 def save(data: xr.Dataset, path: Path) -> Path:
     """Write a netCDF file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         data.to_netcdf(temporary, engine="h5netcdf")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -102,7 +97,7 @@ def _recorded(result: Result, record: Sequence[str]) -> Iterable[tuple[str, floa
 def _attributes(name: str) -> dict[str, str]:
     if name in ("status", "reason", "host"):
         return {}
-    return {"units": UNITS.get(name, "1")}
+    return {"units": unit_of(name)}
 
 
 def _coordinate(values: Sequence[Value]) -> np.ndarray:

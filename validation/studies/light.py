@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, replace
@@ -20,6 +19,7 @@ import xarray as xr
 from rich.table import Table
 
 from twin.errors import ConfigError
+from twin.files import replacing
 from validation.console import console
 from validation.physics.pictures import printed
 from validation.studies.lightpair import Compared
@@ -218,12 +218,8 @@ def dataset(points: Points) -> xr.Dataset:
 
 def save(data: xr.Dataset, path: Path, command: str) -> None:
     """Write netCDF in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         data.assign_attrs(command=command).to_netcdf(temporary, engine="h5netcdf")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _facts(base: Task) -> dict[str, object]:
