@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,16 +18,22 @@ PACKAGES = ("twin", "substrates", "pib", "validation")
 WORK, SYNTHETIC = "validation.studies.work", "validation.studies.synthetic"
 PREFIXES = ("faulty+", "broken+")
 GROUP = "pib_twin.backends"
+OURS = ("ideal", "memristor", "optics")
 
 
-@lru_cache(maxsize=64)
 def code_version(*backends: str) -> str:
     """The version of what points on these backends run; none: synthetic points.
 
     Backends of other distributions count with their version number.
     """
+    return version_of(*([WORK] if backends else [SYNTHETIC]), backends=backends)
+
+
+@lru_cache(maxsize=64)
+def version_of(*modules: str, backends: Sequence[str] = OURS) -> str:
+    """The version of what functions of these modules run, on these backends."""
     seal = hashlib.blake2b(digest_size=16)
-    roots, files = [WORK] if backends else [SYNTHETIC], set[Path]()
+    roots, files = list(modules), set[Path]()
     for backend in backends:
         module, version = _entry(backend)
         seal.update(f"{backend} {version}\n".encode())

@@ -11,7 +11,7 @@ from scipy.stats import t as student
 
 from validation.studies.designfile import ContrastTable
 from validation.studies.pareto import LEVEL
-from validation.studies.points import UNITS, Value
+from validation.studies.points import Value, unit_of
 from validation.studies.trials import Design, Trials
 
 
@@ -31,7 +31,7 @@ class Contrast:
 
     @property
     def unit(self) -> str:
-        return UNITS.get(self.figure, "1")
+        return unit_of(self.figure)
 
     @property
     def settled(self) -> bool:

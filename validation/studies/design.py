@@ -127,12 +127,15 @@ def _figures(found: Findings, search: Search) -> list[Figure]:
         Figure("trainings spared by early stopping", search.saved),
     ]
     if found.best is not None:
-        column = next(i for i, o in enumerate(found.objectives) if o.name == "accuracy")
+        column = next(i for i, o in enumerate(found.objectives) if o.is_accuracy)
         design = found.designs[found.best]
         values = search.trials.values[design]
         mean, error = mean_and_error([row[column] for row in values.values()])
-        rows.append(Figure("best accuracy", mean, n=len(values), standard_error=error,
-                           seeds=sorted(values)))  # fmt: skip
+        rows.append(Figure(f"best {found.objectives[column].title}", mean, n=len(values),
+                           standard_error=error, seeds=sorted(values)))  # fmt: skip
+        if found.tested is not None:
+            rows.append(Figure("test accuracy of that design", float(found.tested[found.best]),
+                               n=len(values), seeds=sorted(values)))  # fmt: skip
     rows += [
         Figure(f"times less {item.objective.title} within 1 point", item.times)
         for item in found.cheapest
@@ -183,6 +186,8 @@ def _row(found: Findings, row: int) -> dict[str, object]:
             cells[objective.name] = found.means[row, column]
             cells[f"{objective.name} low"] = found.low[row, column]
             cells[f"{objective.name} high"] = found.high[row, column]
+    if found.tested is not None:
+        cells["test accuracy"] = float(found.tested[row])
     return cells | {
         "seeds": int(found.counts[row]),
         "front": bool(found.front[row]),

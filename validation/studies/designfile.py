@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from twin.config import build
 from twin.errors import ConfigError, UnknownName, nearest
-from validation.studies.points import SYNTHETIC, UNITS, Point, Value, configured
+from validation.studies.points import SYNTHETIC, UNITS, Point, Value, configured, is_figure
 from validation.studies.proposals import size
 from validation.studies.study import Study, parse_study
 from validation.studies.trials import Design, Objective
@@ -182,7 +182,7 @@ def _objective(name: str, given: Any, study: Study, where: str) -> Objective:
     if name in study.axes:
         if isinstance(study.axes[name][0], bool | str):
             raise ConfigError(f"{where}.{name}: an axis is an objective only if it has numbers.")
-    elif name not in UNITS and not name.startswith("accuracy_"):
+    elif not is_figure(name):
         hint = nearest(name, [*UNITS, *study.axes])
         raise UnknownName(f"{where}.{name}: neither a figure nor an axis. {hint}")
     if goal.bound is not None:

@@ -18,7 +18,7 @@ from validation.figures import Drawing, svg
 from validation.studies import designpicture as pictures
 from validation.studies.contrasts import Contrast
 from validation.studies.findings import POINT, Findings
-from validation.studies.points import UNITS, Value
+from validation.studies.points import Value
 from validation.studies.trials import Objective, titled
 from validation.summary import Summary, digits
 
@@ -55,7 +55,9 @@ def _context(found: Findings, summary: Summary) -> dict[str, Any]:
         "contrasts": [_contrast(item) for item in found.contrasts if item.differences],
         "cheapest": [_cheapest(found, item) for item in found.cheapest],
         "point": f"{100 * POINT:g}",
-        "columns": [*map(titled, study.axes), *(_heading(found, c) for c in _own(found))],
+        "columns": [*map(titled, study.axes), *(_heading(found, c) for c in _own(found)),
+                    *(["accuracy on test / %"] if found.tested is not None else [])],
+        "on_validation": found.tested is not None,
         "front": [_row(found, row) for row in found.on_front],
         "others": list(_others(found)),
         "hidden": max(0, len(found.designs) - len(found.on_front) - SHOWN),
@@ -170,7 +172,8 @@ def _row(found: Findings, row: int) -> dict[str, Any]:
     share = found.share[row]
     return {
         "cells": [_plain(settings[path]) for path in found.study.study.axes]
-        + [_cell(found, row, column) for column in _own(found)],
+        + [_cell(found, row, column) for column in _own(found)]
+        + ([] if found.tested is None else [f"{100 * found.tested[row]:.1f}"]),
         "seeds": int(found.counts[row]),
         "share": f"{100 * share:.0f} %" if math.isfinite(share) else "",
         "lost": bool(found.lost[row]),
@@ -188,13 +191,15 @@ def _headline(found: Findings) -> list[dict[str, str]]:
     items = [{"big": f"{len(found.on_front)}", "text": f"designs on the front, of "
               f"{len(found.designs)} tried"}]  # fmt: skip
     if found.best is not None:
-        column = next(i for i, o in enumerate(found.objectives) if o.name == "accuracy")
+        column = next(i for i, o in enumerate(found.objectives) if o.is_accuracy)
         value = found.means[found.best, column]
         seeds = int(found.counts[found.best])
         plural = "s" if seeds > 1 else ""
-        items.append(
-            {"big": f"{100 * value:.1f} %", "text": f"best accuracy, mean of {seeds} seed{plural}"}
-        )
+        text = f"best accuracy, mean of {seeds} seed{plural}"
+        if found.tested is not None:
+            value = found.tested[found.best]
+            text = f"test accuracy of the design best on validation, mean of {seeds} seed{plural}"
+        items.append({"big": f"{100 * value:.1f} %", "text": text})
     items += [
         {
             "big": f"{item.times:.3g}\N{MULTIPLICATION SIGN}",
@@ -224,7 +229,7 @@ def _contrast(item: Contrast) -> dict[str, Any]:
     )  # fmt: skip
     return {
         "about": item.about,
-        "figure": titled(item.figure) if item.figure in UNITS else item.figure,
+        "figure": titled(item.figure),
         "mean": f"{signed(item.mean)}{unit}",
         "interval": interval,
         "pairs": len(item.differences),

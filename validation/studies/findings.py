@@ -17,6 +17,7 @@ from validation.studies.race import hopeless
 from validation.studies.sensitivity import Level, Sensitivity
 from validation.studies.trials import Design, Objective, Trials
 
+TESTED = "accuracy"
 POINT = 0.01
 """Of accuracy: what a designer may give up for a cheaper design."""
 
@@ -62,6 +63,14 @@ class Findings:
     @property
     def objectives(self) -> Sequence[Objective]:
         return self.study.objectives
+
+    @property
+    def tested(self) -> Array | None:
+        """Mean accuracy on test images, (designs,), where designs are chosen on others."""
+        chosen_on = {o.name for o in self.objectives if o.is_accuracy}
+        if not chosen_on or TESTED in chosen_on:
+            return None
+        return self.trials.mean_of(TESTED)
 
     @property
     def on_front(self) -> list[int]:
@@ -156,13 +165,13 @@ def _levels(
 
 
 def _most_accurate(study: DesignStudy, means: Array, front: Mask) -> int | None:
-    column = next((i for i, o in enumerate(study.objectives) if o.name == "accuracy"), None)
+    column = next((i for i, o in enumerate(study.objectives) if o.is_accuracy), None)
     rows = np.flatnonzero(front)
     return None if column is None or not len(rows) else int(rows[means[rows, column].argmax()])
 
 
 def _cheapest(study: DesignStudy, means: Array, front: Mask, best: int) -> Iterator[Cheapest]:
-    accuracy = next(i for i, o in enumerate(study.objectives) if o.name == "accuracy")
+    accuracy = next(i for i, o in enumerate(study.objectives) if o.is_accuracy)
     near = front & (means[:, accuracy] >= means[best, accuracy] - POINT)
     rows = np.flatnonzero(near)
     for column, objective in enumerate(study.objectives):

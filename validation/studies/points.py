@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -38,6 +39,7 @@ UNITS: dict[str, str] = {
     "accuracy": "1",
     "accuracy_own_readout": "1",
     "accuracy_readout_redone": "1",
+    "accuracy_validation": "1",
     "joules_per_image": "J",
     "joules_training": "J",
     "latency_s": "s",
@@ -47,10 +49,24 @@ UNITS: dict[str, str] = {
     "writes": "1",
     "wall_seconds": "s",
 }
-"""Units of the figures that points give; "1" for all others (fractions, counts)."""
+"""Units of the figures that points give (see `unit_of`)."""
+
+OF_UNITS = re.compile(r"(accuracy|joules_per_image|latency_s)_unit_[1-9]\d*")
+"""Figures of single units, "accuracy_unit_2"."""
 
 VOLATILE = frozenset({"wall_seconds", "host"})
 """Figures that differ between two runs of the same point and are never compared."""
+
+
+def is_figure(name: str) -> bool:
+    """Whether points may give a figure of this name."""
+    return name in UNITS or OF_UNITS.fullmatch(name) is not None
+
+
+def unit_of(name: str) -> str:
+    """The SI unit of a figure, "1" for fractions, counts and what is no figure."""
+    found = OF_UNITS.fullmatch(name)
+    return UNITS.get(found[1] if found else name, "1")
 
 
 @dataclass(frozen=True)

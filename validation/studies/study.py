@@ -18,7 +18,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from twin.config import build
 from twin.errors import ConfigError, UnknownName, nearest
 from validation.studies.axischeck import check_axes
-from validation.studies.points import METHODS, SYNTHETIC, UNITS, Point, Value, expand, plain_number
+from validation.studies.points import (
+    METHODS,
+    SYNTHETIC,
+    UNITS,
+    Point,
+    Value,
+    expand,
+    is_figure,
+    plain_number,
+)
 
 MOST_VALUES = 10_000
 """Of one axis."""
@@ -179,7 +188,7 @@ def _several(values: tuple[Any, ...], where: str) -> tuple[Any, ...]:
 
 def _recorded(names: tuple[str, ...], where: str) -> tuple[str, ...]:
     for name in names:
-        if name not in UNITS and not name.startswith("accuracy_unit_"):
+        if not is_figure(name):
             raise UnknownName(f"{where}.record: no figure {name!r}. {nearest(name, UNITS)}")
     return _several(names, f"{where}.record") if names else names
 

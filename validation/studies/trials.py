@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from twin.errors import ConfigError, nearest
 from validation.studies.pareto import Array, Mask, Scatter
-from validation.studies.points import UNITS, Settings, Value
+from validation.studies.points import Settings, Value, is_figure, unit_of
 from validation.studies.store import Result
 from validation.summary import within
 
@@ -36,9 +36,14 @@ class Objective:
         return -1.0 if self.goal == "max" else 1.0
 
     @property
+    def is_accuracy(self) -> bool:
+        """On whatever images: what "the best design" means."""
+        return self.name.startswith("accuracy")
+
+    @property
     def unit(self) -> str:
         """SI unit of a figure; "1" for fractions, counts and axes, whose names tell theirs."""
-        return UNITS.get(self.name, "1")
+        return unit_of(self.name)
 
     @property
     def title(self) -> str:
@@ -58,9 +63,15 @@ class Objective:
 
 def titled(path: str) -> str:
     """A dotted path or a figure's name in words."""
-    if path in UNITS:
-        known = {"joules_per_image": "energy per image", "joules_training": "energy of training"}
-        return known.get(path) or re.sub(r"_(m2|s)$", "", path).replace("_", " ")
+    if is_figure(path):
+        name, _, unit = path.partition("_unit_")
+        known = {
+            "accuracy_validation": "accuracy on validation",
+            "joules_per_image": "energy per image",
+            "joules_training": "energy of training",
+        }
+        words = known.get(name) or re.sub(r"_(m2|s)$", "", name).replace("_", " ")
+        return f"{words} of unit {unit}" if unit else words
     parts = path.split(".")
     unit = next((f" (unit {int(p) + 1})" for p in parts if p.isdigit()), "")
     return parts[-1].replace("adc", "ADC").replace("dac", "DAC").replace("_", " ") + unit
@@ -122,6 +133,13 @@ class Trials:
         return np.array([group.mean(axis=0) for group in groups]).reshape(
             len(groups), len(self.objectives)
         )
+
+    def mean_of(self, figure: str) -> Array:
+        """(designs,) means over seeds of any figure that the points gave; NaN without."""
+        return np.array([
+            np.mean([self.results[d, s].figures.get(figure, np.nan) for s in self.seeds(d)])
+            for d in self.designs
+        ])  # fmt: skip
 
     def counts(self) -> NDArray[np.int64]:
         """Seeds of each design."""

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 
 import torch
-from torch import Tensor
 
 from pib.network import Network
 from pib.readout import Readout
 from pib.sampling import draw
-from substrates.memristor.cost import cost_sheet
 from twin.errors import CheckpointError, ConfigError, UnknownName, nearest
 from twin.key import Key
 from validation import datasets
@@ -26,6 +24,17 @@ from validation.config import RunConfig
 from validation.evaluation import redeploy
 from validation.exactwires import through_exact_wires
 from validation.experiment import Tensors, build_network, fit_readout, seen_by_readout, tensors
+from validation.studies.measures import (
+    INFERENCE,
+    OWN,
+    accuracies,
+    cost_of_inference,
+    cost_of_training,
+    on_validation,
+    redone,
+    shown,
+    views,
+)
 from validation.studies.methods import METHODS, Learnt, Method, Task, require
 from validation.studies.points import WHENS, Point, turns
 from validation.studies.settings import (
@@ -38,19 +47,6 @@ from validation.studies.settings import (
     wait_s,
 )
 from validation.studies.sharing import Shared, Training, keeper, sharable
-
-REDONE_CAPTURES = 1000
-"""Training images measured again for a readout that is retrained in the field."""
-
-QUICK_TESTS = 2000
-"""Test images of a quick point, drawn once for all points; all if there are fewer."""
-
-INFERENCE = "inference"
-"""The ledger's phase of the test images."""
-
-CHIP, OWN = "readout", "own"
-"""Classifiers beside those on single units ("unit 1"): the configured readout on
-measured features, and a method's own head on the features of all units."""
 
 
 def work(point: Point, *, share: bool = True) -> dict[str, float]:
@@ -67,10 +63,11 @@ def work(point: Point, *, share: bool = True) -> dict[str, float]:
     own head. accuracy_unit_1, ...: readouts on single units.
     accuracy_own_readout: by a method's own head. accuracy_readout_redone (test,
     methods with a readout): readout retrained on REDONE_CAPTURES training images
-    measured after the test. joules_per_image, latency_s: of the devices, all
-    units one after another. area_m2: of the crossbars, if any. passes,
-    writes, device_seconds_training, joules_training: on all devices before the
-    test, ranging and readout included.
+    measured after that. accuracy_validation: on the validation images, if there
+    are any, measured after the test; designs are chosen by it. joules_per_image, latency_s:
+    of the devices, all units one after another; joules_per_image_unit_1, ...: of each.
+    area_m2: of the crossbars, if any. passes, writes, device_seconds_training,
+    joules_training: on all devices before the test, ranging and readout included.
     share: look up and keep trained networks in the folder of `sharing.keeper`.
     Raises ConfigError, UnknownName, DialError, Unsupported and what devices raise.
     """
@@ -90,7 +87,7 @@ def _worked(point: Point, share: bool) -> dict[str, float]:
     seconds = wait_s(point)
     require(method, config, point.base)
     data, seal = _data(config.data.name, point.data, config.data.limit)
-    tests = _tests(data, point.quick)
+    tests = shown(data.test, point.quick, Key(0).child("quick tests"))
     with ExitStack() as opened:
         network = _opened(config, data, key, opened)
         field = network
@@ -105,7 +102,7 @@ def _worked(point: Point, share: bool) -> dict[str, float]:
             )
             shared = Shared(keeper(), training)
         readouts = _trained(config, network, data, method, key, shared)
-        figures = _cost_of_training(network)
+        figures = cost_of_training(network)
         if field is not network:
             config = run_config(point)
             _written(field, network, data, key.child("moved"))
@@ -113,12 +110,15 @@ def _worked(point: Point, share: bool) -> dict[str, float]:
             turned(field, turns(point), key)
         rest(field, seconds)
         features = field.features(tests[0], key=key.child("test"), phase=INFERENCE)
-        figures |= _accuracies(config, features, tests[1], method, readouts)
+        figures |= accuracies(config, features, tests[1], method, readouts)
+        figures |= on_validation(
+            config, field, data, method, readouts, quick=point.quick, key=key.child("validation")
+        )
         if later and not method.own_head:
-            redone = _redone(config, field, data, key)
+            readout = redone(config, field, data, key)
             seen = seen_by_readout(config, features)
-            figures["accuracy_readout_redone"] = redone.accuracy(seen, tests[1])
-        return figures | _cost_of_inference(config, field, len(tests[1]))
+            figures["accuracy_readout_redone"] = readout.accuracy(seen, tests[1])
+        return figures | cost_of_inference(config, field, len(tests[1]))
 
 
 # ---- what a point is made of ------------------------------------------------
@@ -138,15 +138,6 @@ def _data(name: str, folder: str | None, limit: int | None) -> tuple[Tensors, st
     for tensor in (*data.train, *data.validation, *data.test):
         seal.update(tensor.numpy().tobytes())
     return data, seal.hexdigest()
-
-
-def _tests(data: Tensors, quick: bool) -> tuple[Tensor, Tensor]:
-    """The test images and labels that a point is measured on."""
-    images, labels = data.test
-    if not quick or len(labels) <= QUICK_TESTS:
-        return images, labels
-    rows = draw(len(labels), QUICK_TESTS, Key(0).child("quick tests"))
-    return images[rows], labels[rows]
 
 
 def _opened(config: RunConfig, data: Tensors, key: Key, opened: ExitStack) -> Network:
@@ -193,26 +184,9 @@ def _readouts(
     measured = through_exact_wires(network, learnt.measured, images, key=key)
     readouts = {
         name: fit_readout(config, seen, labels, data.classes, key=key.child("readout"))
-        for name, seen in _views(config, measured).items()
+        for name, seen in views(config, measured).items()
     }
     return readouts if learnt.head is None else readouts | {OWN: learnt.head}
-
-
-def _views(config: RunConfig, features: list[Tensor]) -> dict[str, Tensor]:
-    """What each readout sees; equal views are fitted once."""
-    views = {CHIP: seen_by_readout(config, features)}
-    single = len(features) == 1
-    return views | {f"unit {i + 1}": z for i, z in enumerate(features) if not single}
-
-
-def _cost_of_training(network: Network) -> dict[str, float]:
-    cost = network.units[0].fence.ledger.total()
-    return {
-        "passes": float(cost.passes + cost.ranging_passes),
-        "writes": float(cost.writes),
-        "device_seconds_training": cost.device_seconds,
-        "joules_training": cost.joules,
-    }
 
 
 # ---- after training -------------------------------------------------------------
@@ -243,44 +217,3 @@ def _written(field: Network, network: Network, data: Tensors, key: Key) -> None:
     some = images[draw(len(images), 500, key.child("some"))]
     redeploy(field, some, key)
     through_exact_wires(field, [], some, key=key)
-
-
-def _accuracies(
-    config: RunConfig, features: list[Tensor], labels: Tensor, method: Method,
-    readouts: Mapping[str, Readout],
-) -> dict[str, float]:  # fmt: skip
-    """Of every classifier there is, on measured features (n, width) of the test images."""
-    views = _views(config, features) | {OWN: torch.cat(features, 1)}
-    found = {name: readout.accuracy(views[name], labels) for name, readout in readouts.items()}
-    if len(features) == 1:
-        found["unit 1"] = found[CHIP]
-    figures = {"accuracy": found[OWN if method.own_head else CHIP]}
-    for index in range(len(features)):
-        figures[f"accuracy_unit_{index + 1}"] = found[f"unit {index + 1}"]
-    return figures | ({"accuracy_own_readout": found[OWN]} if OWN in found else {})
-
-
-def _redone(config: RunConfig, network: Network, data: Tensors, key: Key) -> Readout:
-    """A readout trained on a few captures by the network as it is now."""
-    images, labels = data.train
-    rows, here = draw(len(images), REDONE_CAPTURES, key.child("redone")), key.child("redone")
-    measured = network.features(images[rows], key=here, phase="redone")
-    seen = seen_by_readout(config, measured)
-    return fit_readout(config, seen, labels[rows], data.classes, key=here)
-
-
-def _cost_of_inference(config: RunConfig, network: Network, images: int) -> dict[str, float]:
-    """Energy and time of an image on all units, and the silicon of the crossbars."""
-    cost = network.units[0].fence.ledger.total(phase=INFERENCE)
-    sheets = [
-        cost_sheet({"inputs": unit.fence.drive_port.shape[0], "outputs": unit.width}
-                   | table.options)
-        for unit, table in zip(network.units, config.unit, strict=True)
-        if table.backend == "memristor"
-    ]  # fmt: skip
-    figures = {
-        "joules_per_image": cost.joules / images,
-        "latency_s": cost.device_seconds / images,
-        "test_images": float(images),
-    }
-    return figures | ({"area_m2": sum(sheet.area_m2 for sheet in sheets)} if sheets else {})

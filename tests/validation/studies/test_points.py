@@ -159,7 +159,7 @@ def test_comments_do_not_change_the_version_of_the_code_and_numbers_do(
         module.write_text("from validation.studies.other import law\n" + "x = 1\n")
         (module.parent / "other.py").write_text(text)
         monkeypatch.setattr(codeversion, "ROOT", root)
-        codeversion.code_version.cache_clear()
+        codeversion.version_of.cache_clear()
         return codeversion.code_version()
 
     law = 'def law(x):\n    """A law."""\n    return 2 * x\n'
@@ -168,7 +168,7 @@ def test_comments_do_not_change_the_version_of_the_code_and_numbers_do(
         assert version(law) == version(polished)
         assert version(law) != version(law.replace("2 *", "3 *"))
     finally:
-        codeversion.code_version.cache_clear()
+        codeversion.version_of.cache_clear()
 
 
 def test_a_network_on_other_hardware_has_another_version_of_the_code() -> None:
