@@ -1,0 +1,1 @@
+"""The commands of `pib-twin`, one module per kind. None imports torch."""
