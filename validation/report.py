@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import xarray as xr
 from markupsafe import Markup
@@ -21,6 +20,7 @@ from twin.files import write_atomic
 from validation import costtable, devicepage, diagram, figures, maps
 from validation import summary as summaries
 from validation.maps import Method
+from validation.page import rendered
 
 FILE = "report.html"
 HISTORY = "history.nc"
@@ -46,12 +46,7 @@ def write_report(folder: Path | str, method: Method = "pca") -> Path:
     """
     folder = Path(folder)
     context = _context(summaries.read(folder), _history(folder / HISTORY), method)
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template(FILE).render(context)
+    page = rendered(FILE, context)
     path = folder / FILE
     write_atomic(path, page.encode())
     return path

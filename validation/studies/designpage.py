@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from twin.files import write_atomic
 from validation.figures import Drawing, svg
+from validation.page import rendered
 from validation.studies import designpicture as pictures
 from validation.studies.contrasts import Contrast
 from validation.studies.findings import POINT, Findings
@@ -29,12 +27,7 @@ SHOWN = 200
 
 def write_page(folder: Path, found: Findings, summary: Summary) -> Path:
     """Write folder/report.html; returns its path."""
-    templates = jinja2.FileSystemLoader(Path(__file__).parent.parent / "templates")
-    environment = jinja2.Environment(
-        loader=templates, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template("design.html").render(_context(found, summary))
+    page = rendered("design.html", _context(found, summary))
     path = folder / FILE
     write_atomic(path, page.encode())
     return path
@@ -43,7 +36,6 @@ def write_page(folder: Path, found: Findings, summary: Summary) -> Path:
 def _context(found: Findings, summary: Summary) -> dict[str, Any]:
     study = found.study.study
     return {
-        "style": _style(),
         "about": study.about or f"Designs of {Path(study.base).stem}",
         "base": Path(study.base).stem,
         "facts": summary.extra,
@@ -75,14 +67,6 @@ def _context(found: Findings, summary: Summary) -> dict[str, Any]:
         "command": summary.command,
         "versions": summary.versions,
     }  # fmt: skip
-
-
-def _style() -> Markup:
-    """The style of a run's report: one look for all pages."""
-    text = (resources.files("validation") / "templates" / "report.html").read_text("utf-8")
-    match = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
-    assert match is not None
-    return Markup(match[1])
 
 
 def _drawn(drawing: Drawing) -> dict[str, Any]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import xarray as xr
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from validation import figures, summary
+from validation.page import rendered
 from validation.studies import robustnessfigures as drawn
 from validation.studies import robustnesstables as tables
 from validation.studies.losses import CONFIDENCE, REPLICATES, Loss
@@ -43,11 +42,6 @@ def page(
     result. plan_text: the TOML that reproduces the page; network_text: the
     run configuration beside it, if it is no preset.
     """
-    loader = jinja2.FileSystemLoader(Path(__file__).parent.parent / "templates")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
     context = {
         "plan": study.plan,
         "images": study.images,
@@ -65,7 +59,7 @@ def page(
         "versions": summary.versions(),
         **_content(study, found),
     }
-    return environment.get_template(FILE).render(context)
+    return rendered(FILE, context)
 
 
 def _content(study: Study, found: xr.Dataset) -> dict[str, Any]:
