@@ -158,7 +158,7 @@ def _cards(study: Study, found: xr.Dataset, rows: Sequence[dict[str, Any]]) -> l
     if rows:
         worst = rows[0]
         text = f"points lost to {worst['title']} ({worst['severe']}), the worst of {len(rows)}"
-        cards.append({"number": f"{MINUS}{100 * worst['loss'].value:.1f}", "text": text})
+        cards.append({"number": f"{100 * worst['loss'].value:.1f}", "text": text})
     return cards
 
 

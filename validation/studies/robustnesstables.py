@@ -89,13 +89,14 @@ def _value(one: NonIdeality | None, at: Threshold) -> str:
 
 def details(study: Study, found: xr.Dataset, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Every curve there is: what it loses, and at which severity."""
+    titles = {one.name: one.title for one in study.found.swept}
     for name in names:
         for method in study.plan.methods:
             for when in (TEST, LOOP):
                 lost = severe_loss(found, name, method, when)
                 if lost is not None:
                     yield {
-                        "title": name.replace("_", " "),
+                        "title": titles.get(name, name),
                         "method": method,
                         "when": when,
                         "loss": lost,

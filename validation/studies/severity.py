@@ -8,6 +8,7 @@ a photon level.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -64,8 +65,11 @@ class NonIdeality:
 
     @property
     def title(self) -> str:
-        """The name as words."""
-        return self.name.replace("_", " ")
+        """The name as words; the unit stands beside the value."""
+        name = re.sub(r"_(k|c|s|ohm|lsb|rad|electrons|electrons_per_s)$", "", self.name)
+        return re.sub(
+            r"\b(adc|dac|inl|rtn|prnu|dsnu)\b", lambda m: m[1].upper(), name.replace("_", " ")
+        )
 
     @property
     def is_event(self) -> bool:
