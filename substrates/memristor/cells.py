@@ -237,7 +237,7 @@ class Cells:
 
     def _own_slopes(self) -> Tensor:
         if self._slopes is None:
-            if self._config.write_mode == "outcome":
+            if self._config.write_mode == "outcome" and self._config.write_unchanged:
                 self._slopes = self._chip_normals("relax", self.writes)
             else:
                 number = self.writes if self.history is None else self.history.number.numpy()

@@ -82,6 +82,10 @@ class CrossbarConfig:
     write_mode: Literal["outcome", "verify", "one-shot"] = "outcome"
     """outcome: the published spread after write-verify. verify: pulse by pulse.
     one-shot: a single pulse, cheap and coarse."""
+    write_unchanged: bool = True
+    """In mode outcome: cells whose target is what it was are written again. If not, they
+    are left alone and cost nothing; the first write is of all cells in any case. The
+    other modes look at each cell, or pulse it, whatever its target was."""
     verify_tolerance: Annotated[float, Field(gt=0, le=1)] | None = None
     """Accepted distance from the target, fraction of the window. None: what the
     technology states, relative to each target; without a statement 0.02 of the
@@ -180,6 +184,11 @@ class CrossbarConfig:
             raise ValueError(
                 f"g_min_siemens ({self.g_min_siemens:g} S) must be below g_max_siemens "
                 f"({self.g_max_siemens:g} S); widen the window"
+            )
+        if not self.write_unchanged and self.write_mode != "outcome":
+            raise ValueError(
+                f"write_unchanged = false is for write_mode 'outcome', not {self.write_mode!r}, "
+                "where the look at each cell decides; leave it out"
             )
         try:
             device = torch.device(self.compute_device)

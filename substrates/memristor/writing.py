@@ -74,12 +74,16 @@ class Writer:
             return self._pulsed(targets, cells, now, dials, key)
         after = self._outcome(targets, dials, key)
         failed = self._left_behind(targets, cells, now, dials, self.faults.never_verify())
-        count, config = targets.numel(), self.config
+        config, changed, count = self.config, None, targets.numel()
+        if not config.write_unchanged and cells.writes > 0:
+            at = targets != cells.targets
+            after = torch.where(at, after, cells.programmed)
+            changed, count = at.cpu(), int(at.sum())
         total = count * float(config.write_pulses)
         cost = WriteCost(
             count, total * config.write_pulse_s, total * config.write_pulse_joules, failed
         )
-        return Plan(targets, after, None, float(config.write_pulses), cost)
+        return Plan(targets, after, changed, total / targets.numel(), cost)
 
     def tolerance(self, targets: Tensor) -> Tensor:
         """Accepted distance from each target, siemens: the options' or the technology's."""

@@ -5,6 +5,7 @@ Intensity is in units of its mean over media; charges are in electrons.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -180,7 +181,9 @@ class Camera:
         levels = charge.mul_(gain)
         if self.sensor.offset_dn or self._maps.dsnu_electrons is not None:
             levels.add_(self._bias_dn(gain))
-        codes = levels.round_().clamp_(0, self.top).to(self.dtype)
+        levels.round_().clamp_(0, self.top)
+        # By way of int16: torch turns floats into bytes one at a time.
+        codes = (levels.to(torch.int16) if self.top < 256 else levels).to(self.dtype)
         if self.step > 1:
             codes.mul_(self.step)
         return self._with_faults(codes, at)
@@ -214,8 +217,8 @@ class Camera:
     def clipped(self, codes: Tensor, at: OperatingPoint | None = None) -> float:
         """Fraction of the codes that are saturated; without `at` only at the highest code."""
         level = self.end if at is None else self.saturation_code(at)
-        full = codes == level if level == self.end else codes >= level
-        return int(full.count_nonzero()) / codes.numel()
+        # numpy compares bytes ten times as fast as torch.
+        return np.count_nonzero(codes.cpu().numpy() >= level) / codes.numel()
 
     def better_exposure(self, codes: Tensor, at: OperatingPoint) -> tuple[float, bool]:
         """Exposure ratio that puts the mean of `codes` (batch, pixels) where it should be.
