@@ -48,8 +48,9 @@ def dataset(
             continue
         if severity == 0 and case.delivered_severity == 0:
             accuracy[place], status[place] = delivered[place[2], place[4]], DELIVERED
-        elif severity == 0 or severity in case.severities(plan):
-            found = store.read(case.point(plan, severity, method, when, seed).key())
+            continue
+        found = store.read(case.point(plan, severity, method, when, seed).key())
+        if found is not None or severity in (0, *case.severities(plan, when)):
             accuracy[place], status[place] = _accuracy(found), _status(found)
             redone[place] = _accuracy(found, REDONE)
     both = np.full([len(coords[n]) for n in ("pair", *DIMS[2:])], np.nan)

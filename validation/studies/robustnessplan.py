@@ -46,7 +46,8 @@ class Plan(_Table):
 
     network: a preset, or a run configuration. methods: see points.METHODS; the
     first one ranks. seeds: of devices and training. severities: above 0, up
-    to 1. loop_worst: in the loop, sweep only so many of the worst (None: all).
+    to 1. loop_severities: of these, the ones to train at; None: every second,
+    counted from 1. loop_worst: in the loop, sweep only so many of the worst (None: all).
     limit: training images. quick: epochs as of the network's --quick.
     accuracy_points: losses whose severity is asked for, percentage points.
     pairs_of_worst: interactions of all pairs of so many of the worst, at
@@ -59,6 +60,7 @@ class Plan(_Table):
     severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (
         0.0625, 0.125, 0.25, 0.5, 1.0,
     )  # fmt: skip
+    loop_severities: tuple[Severity, ...] | None = None
     loop_worst: Annotated[int, Field(ge=0)] | None = None
     limit: Annotated[int, Field(ge=20)] | None = None
     quick: bool = False
@@ -76,8 +78,15 @@ class Plan(_Table):
             raise ValueError("severities rise to 1, each once")
         return severities
 
+    @property
+    def in_loop(self) -> tuple[float, ...]:
+        """The severities above 0 that networks are trained at."""
+        return self.severities[::-2][::-1] if self.loop_severities is None else self.loop_severities
+
     @model_validator(mode="after")
     def _on_the_grid(self) -> Plan:
+        if not set(self.in_loop) <= set(self.severities) or 1 not in self.in_loop:
+            raise ValueError("loop_severities: 1 and others of the severities")
         if self.pair_severity not in self.severities:
             raise ValueError(
                 f"pair_severity ({self.pair_severity:g}) must be one of the severities: pairs are "
@@ -89,6 +98,7 @@ class Plan(_Table):
 QUICK: Mapping[str, object] = {
     "seeds": (0, 1),
     "severities": (0.5, 1.0),
+    "loop_severities": (0.5, 1.0),
     "loop_worst": 3,
     "quick": True,
 }
@@ -177,9 +187,10 @@ class Case:
         """When it can come: in the loop, or after training only."""
         return tuple(w for w in (TEST, LOOP) if any(w in one.whens for one in self.members))
 
-    def severities(self, plan: Plan) -> tuple[float, ...]:
+    def severities(self, plan: Plan, when: str) -> tuple[float, ...]:
         """The severities to compute; without 0 where that is the network as delivered."""
-        high = (1.0,) if all(one.is_event for one in self.members) else plan.severities
+        high = plan.severities if when == TEST else plan.in_loop
+        high = (1.0,) if all(one.is_event for one in self.members) else high
         return high if self.delivered_severity == 0 else (0.0, *high)
 
     def settings(self, severity: float, when: str) -> Settings:
@@ -240,7 +251,7 @@ def points(
     for case in cases:
         if when not in case.whens:
             continue
-        for severity in case.severities(plan) if severities is None else severities:
+        for severity in case.severities(plan, when) if severities is None else severities:
             for method, seed in itertools.product(plan.methods, plan.seeds):
                 yield case.point(plan, severity, method, when, seed)
 

@@ -156,6 +156,8 @@ def test_a_plan_may_name_fewer_non_idealities_and_other_ends(tmp_path: Path) -> 
         ("severities = [1.0, 0.5]", "severities"),
         ("accuracy_points = [-1.0]", "accuracy_points"),
         ("severites = [1.0]", "severities"),
+        ("loop_severities = [0.5]", "loop_severities"),
+        ("loop_severities = [0.3, 1.0]", "loop_severities"),
         ("pair_severity = 2.0", "pair_severity"),
         ("pair_severity = 0.3", "pair_severity"),
         ("[non_idealities.read_noise]\nzero = 0.0", "severe"),
@@ -188,9 +190,17 @@ def test_no_two_places_of_a_study_ask_for_the_same_point() -> None:
 def test_perfect_and_delivered_are_computed_once_where_they_are_the_same() -> None:
     plan = study().plan
     noise, fault, _, event = singles(SWEPT)
-    assert noise.severities(plan) == (0.0, *plan.severities)
-    assert fault.severities(plan) == plan.severities
-    assert event.severities(plan) == (1.0,)
+    assert noise.severities(plan, TEST) == (0.0, *plan.severities)
+    assert fault.severities(plan, TEST) == plan.severities
+    assert event.severities(plan, TEST) == (1.0,)
+
+
+def test_in_the_loop_every_second_severity_is_trained_at_unless_others_are_named() -> None:
+    plan = planned("memristor-digits", None, False, None)
+    assert plan.in_loop == (0.0625, 0.25, 1.0)
+    (noise, *_), asked = singles(SWEPT), plan.model_copy(update={"loop_severities": (0.5, 1.0)})
+    assert noise.severities(plan, LOOP) == (0.0, *plan.in_loop)
+    assert noise.severities(asked, LOOP) == (0.0, 0.5, 1.0)
 
 
 def test_all_together_turns_everything_with_degrees_and_no_event() -> None:
