@@ -54,6 +54,7 @@ def page(
         "refused": study.refused,
         "titles": drawn.TITLES,
         "whens": drawn.WHENS,
+        "signed": signed,
         "confidence": f"{100 * CONFIDENCE:.0f}",
         "replicates": f"{REPLICATES:,}",
         "versions": summary.versions(),
@@ -179,7 +180,7 @@ def _sentences(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             yield (
                 f"{row['title'].capitalize()}: with training in the loop "
                 f"{_points(row['loop'])} points are lost, "
-                f"{_points(Loss(saved, error))} fewer."
+                f"{_points(Loss(abs(saved), error))} {'fewer' if saved >= 0 else 'more'}."
             )
     small = sum(r["loss"].value + 2 * r["loss"].error < 0.05 for r in rows)
     yield (
@@ -189,7 +190,12 @@ def _sentences(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _points(lost: Loss) -> str:
-    return f"{100 * lost.value:.1f} ± {100 * lost.error:.1f}".replace("-", MINUS)
+    return f"{signed(lost.value)} ± {100 * lost.error:.1f}"
+
+
+def signed(fraction: float) -> str:
+    """Points with one digit; what rounds to nothing has no sign."""
+    return f"{100 * fraction:.1f}".replace("-0.0", "0.0").replace("-", MINUS)
 
 
 def _percent(value: float) -> str:

@@ -66,10 +66,9 @@ class NonIdeality:
     @property
     def title(self) -> str:
         """The name as words; the unit stands beside the value."""
-        name = re.sub(r"_(k|c|s|ohm|lsb|rad|electrons|electrons_per_s)$", "", self.name)
-        return re.sub(
-            r"\b(adc|dac|inl|rtn|prnu|dsnu)\b", lambda m: m[1].upper(), name.replace("_", " ")
-        )
+        name = re.sub(r"_(k|c|s|lsb|rad)$", "", self.name).replace("_ohm", "_resistance")
+        words = name.replace("_", " ")
+        return re.sub(r"\b(adc|dac|inl|rtn|prnu|dsnu)\b", lambda m: m[1].upper(), words)
 
     @property
     def is_event(self) -> bool:
