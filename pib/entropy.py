@@ -18,16 +18,6 @@ VON_NEUMANN_WIDTH = 1e-3
 rounding grows like 1 / |1 - alpha| and exceeds the error of the limit."""
 
 
-def gaussian_gram(points: Tensor, sigma: float) -> Tensor:
-    """K_ij = exp(-|u_i - u_j|^2 / (2 sigma^2)), (n, n), for points (n, d)."""
-    squares = (points * points).sum(1)
-    # -d^2/2 = u.v - |u|^2/2 - |v|^2/2; rounding can leave it above zero.
-    half = torch.addmm(squares[None, :] + squares[:, None], points, points.T, beta=-0.5)
-    gram = half.clamp_max_(0.0).div_(sigma**2).exp_()
-    gram.fill_diagonal_(1.0)
-    return gram
-
-
 def entropy(matrix: Tensor, alpha: float) -> float:
     """H_alpha of one (n, n) matrix of trace one, in bits.
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pib.batches import Batches
 from pib.capture import Captures, with_dropout
 from pib.network import Network
 from pib.objective import Moment, Verdict
 from pib.plan import Plan, TrainingData
 from pib.readout import hard_example_weights, train_readout
 from pib.rule import rectified, warmed_cosine
-from pib.sampling import balanced_epoch, draw, steps_per_epoch
+from pib.sampling import draw
 from pib.unit import Record, Unit
 from twin.errors import ObjectiveError
 from twin.key import Key
@@ -40,8 +41,9 @@ class LocalTraining:
     """Unit `index` of a network while it learns.
 
     before: features (n, width) of the training images by every earlier unit.
-    key: of this unit. step: whole steps done. start: the first weights.
-    A fresh one is not on the device yet: :meth:`begin`, or :meth:`load`.
+    batches: what it is shown, and the targets; no other label enters, unless
+    examples are weighed (`hard_offset`). key: of this unit. step: whole steps done.
+    start: the first weights. A fresh one is not on the device yet: :meth:`begin`, or :meth:`load`.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class LocalTraining:
         plan: Plan,
         data: TrainingData,
         before: Sequence[Tensor],
+        batches: Batches,
         *,
         key: Key,
     ) -> None:
@@ -58,14 +61,13 @@ class LocalTraining:
         self.step = 0
         self.start = self.unit.parameters["weight"].clone()
         self._network, self._index, self._plan, self._data = network, index, plan, data
-        self._before, self._key = before, key
-        self._per_epoch = steps_per_epoch(data.labels, plan.batch)
-        self.steps = plan.epochs * self._per_epoch
+        self._before, self._batches, self._key = before, batches, key
+        self.steps = steps_of(plan, batches)
         self._captures = Captures(network, index, data.images, before[-1] if before else None)
         self._weights: Tensor | None = None
         self._rows: tuple[int, Tensor] | None = None
         self._device_ahead = False
-        plan.objective.begin(self.unit.width, data.classes, key.child("objective"))
+        plan.objective.begin(self.unit.width, batches.classes, key.child("objective"))
         parameters = list(self.unit.parameters.values())
         self._optimiser = torch.optim.Adam(parameters, lr=plan.rate, fused=True)
 
@@ -76,13 +78,14 @@ class LocalTraining:
 
     def begin(self) -> None:
         """Weigh the examples, write the first weights, range the device."""
-        plan, labels, key = self._plan, self._data.labels, self._key
+        plan, key = self._plan, self._key
         if plan.hard_offset is not None and self._before:
+            labels = self._data.labels
             features = torch.cat(list(self._before), 1)
             readout = train_readout(features, labels, self._data.classes, key=key.child("hard"))
             self._weights = hard_example_weights(readout, features, labels, plan.hard_offset)
-        some = draw(len(labels), 500, key.child("calibrate"))
-        repeat_write(self.unit, key, 0, phase="train")
+        some = draw(len(self._data.images), 500, key.child("calibrate"))
+        self.unit.deploy(_write_key(key, 0))
         drive = self._captures.drive(some)
         self.unit.calibrate(drive, key=key.child("range", "start"), phase="capture")
 
@@ -116,7 +119,7 @@ class LocalTraining:
 
     def write_again(self) -> None:
         """Repeat the last write, for a device that has lost it."""
-        repeat_write(self.unit, self._key, self.step)
+        repeat_write(self.unit, self._key, self._plan.writes.last_write(self.step, self.steps))
         self._device_ahead = False
 
     def _undo(self) -> Callable[[], None]:
@@ -144,15 +147,16 @@ class LocalTraining:
         rows = self._batch_rows()
         record, images = self._batch_record(rows, here)
         pre_activation = unit.pre_activation(record)
-        labels, z = self._data.labels[rows], rectified(pre_activation)
-        noted = plan.objective.measure(z, labels, images) if noting else None
+        targets, z = self._batches.targets(rows), rectified(pre_activation)
+        noted = plan.objective.measure(z, targets, images) if noting else None
         rate = warmed_cosine(self.step, self.steps, plan.rate, plan.warm_up)
         moment = Moment(rate=rate, progress=self.step / self.steps)
         inputs = images if getattr(plan.objective, "beta", 0.0) > 0 else None
-        verdict = plan.objective.verdict(z, labels, inputs, moment)
+        verdict = plan.objective.verdict(z, targets, inputs, moment)
         gradients = unit.gradients(record, pre_activation, verdict.gradient)
         self._update(gradients, rate)
-        unit.deploy(here.child("write"))
+        if plan.writes.due(self.step, self.steps):
+            unit.deploy(here.child("write"), whole=False)
         last = self.step + 1 == self.steps
         if not unit.fixed_physics and (last or (self.step + 1) % plan.range_every == 0):
             unit.calibrate(record.drive, key=here.child("range"))
@@ -160,10 +164,9 @@ class LocalTraining:
         return Outcome(record, verdict, noted)
 
     def _batch_rows(self) -> Tensor:
-        epoch, which = divmod(self.step, self._per_epoch)
+        epoch, which = divmod(self.step, self._batches.steps)
         if self._rows is None or self._rows[0] != epoch:
-            key = self._key.child("epoch", epoch)
-            rows = balanced_epoch(self._data.labels, self._plan.batch, key, self._weights)
+            rows = self._batches.rows(self._key.child("epoch", epoch), self._weights)
             self._rows = (epoch, rows)
         return self._rows[1][which]
 
@@ -180,7 +183,7 @@ class LocalTraining:
             drive = self._network.drive(self._index, images, features[-1] if features else None)
             record = unit.capture(drive, key=here.child("read"))
         else:
-            epoch = self.step // self._per_epoch
+            epoch = self.step // self._batches.steps
             self._captures.refresh(plan.recapture, epoch, self._key)
             record = self._captures.record(rows, here.child("read"))
         if plan.record_dropout and unit.fixed_physics:
@@ -238,10 +241,18 @@ class LocalTraining:
             self._optimiser.state[parameter] = under(arrays, f"adam.{name}.")
 
 
-def repeat_write(unit: Unit, key: Key, steps: int, phase: str = "resume") -> None:
-    """Write a unit's weights as after `steps` of its steps; key: of the unit."""
-    write = ("step", steps - 1, "write") if steps else ("deploy", "start")
-    unit.deploy(key.child(*write), phase=phase)
+def steps_of(plan: Plan, batches: Batches) -> int:
+    """How many steps a unit is trained for."""
+    return plan.steps if plan.steps is not None else plan.epochs * batches.steps
+
+
+def repeat_write(unit: Unit, key: Key, steps: int) -> None:
+    """Repeat the write that was a unit's last, after `steps` steps; key: of the unit."""
+    unit.deploy_again(_write_key(key, steps), phase="resume")
+
+
+def _write_key(key: Key, steps: int) -> Key:
+    return key.child("step", steps - 1, "write") if steps else key.child("deploy", "start")
 
 
 def under(arrays: Mapping[str, Tensor], head: str) -> dict[str, Tensor]:

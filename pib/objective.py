@@ -14,7 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pib.entropy import class_entropy, entropy, entropy_and_gradient, gaussian_gram
+from pib.entropy import class_entropy, entropy, entropy_and_gradient
+from pib.kernel import gaussian_gram, standardised, through_gram
 from twin.errors import ConfigError, ObjectiveError
 from twin.key import Key
 
@@ -119,7 +120,7 @@ class InformationBottleneck:
         sigma = self._width(moment)
         _check(features, labels, inputs, self.beta)
         order = _class_order(labels)
-        points, undo = _standardised(features)
+        points, undo = standardised(features)
         gram = gaussian_gram(points, sigma)
         n = len(gram)
         total, slope_total = entropy_and_gradient(gram / n, self.alpha)
@@ -133,7 +134,7 @@ class InformationBottleneck:
             if self.beta:
                 slope = slope + self.beta * slope_xz
         loss = -information_yz + self.beta * (information_xz or 0.0)
-        at_points = _through_gram(slope / n, gram, points, sigma)
+        at_points = through_gram(slope / n, gram, points, sigma)
         return Verdict(
             loss=loss,
             gradient=undo(at_points),
@@ -154,7 +155,7 @@ class InformationBottleneck:
         self, gram: Tensor, inputs: Tensor, total: float, slope_total: Tensor
     ) -> tuple[float, Tensor]:
         """I(X;Z) and d I / d(K_Z / n); H(X) does not depend on the features."""
-        gram_input = gaussian_gram(_standardised(inputs.to(gram.dtype))[0], self.sigma_input)
+        gram_input = gaussian_gram(standardised(inputs.to(gram.dtype))[0], self.sigma_input)
         n = len(gram)
         both = gram * gram_input / n
         at_input = entropy(gram_input / n, self.alpha)
@@ -162,26 +163,6 @@ class InformationBottleneck:
             return at_input + total - entropy(both, self.alpha), torch.zeros_like(gram)
         joint, slope = entropy_and_gradient(both, self.alpha)
         return at_input + total - joint, slope_total - slope * gram_input
-
-
-def _standardised(features: Tensor) -> tuple[Tensor, _Undo]:
-    """Centred per batch, scaled so that mean |u|^2 = 1; and the way back."""
-    centred = features - features.mean(0)
-    scale = float((centred * centred).sum(1).mean().clamp_min(1e-12).sqrt())
-    return centred / scale, _Undo(centred / scale, scale)
-
-
-@dataclass(frozen=True)
-class _Undo:
-    """Carries a gradient at the standardised points back to the features."""
-
-    points: Tensor
-    scale: float
-
-    def __call__(self, gradient: Tensor) -> Tensor:
-        along = float((gradient * self.points).sum()) / len(self.points)
-        at_centred = (gradient - self.points * along) / self.scale
-        return at_centred - at_centred.mean(0)
 
 
 def _class_order(labels: Tensor) -> tuple[Tensor | None, list[int]]:
@@ -220,13 +201,6 @@ def _diagonal(matrix: Tensor, classes: int, size: int) -> Tensor:
     """A view (classes, size, size) of the diagonal blocks."""
     rows = matrix.view(classes, size, classes, size)
     return rows.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-
-
-def _through_gram(slope: Tensor, gram: Tensor, points: Tensor, sigma: float) -> Tensor:
-    """d loss / d points from d loss / d K: -(2 / sigma^2) (diag(M 1) - M) u."""
-    weighted = slope * gram
-    pull = weighted.sum(1, keepdim=True) * points - weighted @ points
-    return pull * (-2.0 / sigma**2)
 
 
 def _check(features: Tensor, labels: Tensor, inputs: Tensor | None, beta: float) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from pib.augment import Augment
+from pib.batches import Classes, Recipe
 from pib.capture import Recapture
 from pib.objective import Objective
+from pib.writes import WHOLE, Writes
 from twin.errors import ConfigError
 
 
@@ -16,7 +19,8 @@ from twin.errors import ConfigError
 class Plan:
     """How one unit is trained.
 
-    hard_offset: batches are drawn with weight 1 - p(correct) + hard_offset by
+    steps: instead of epochs. batches: how they are drawn and what their targets
+    are. hard_offset: batches are drawn with weight 1 - p(correct) + hard_offset by
     a readout on the units before it; None draws evenly. recapture: what is
     stored of the physics before the layer that learns: "batch" stores nothing
     and measures the augmented batch; "never" measures the training images
@@ -27,6 +31,7 @@ class Plan:
 
     objective: Objective
     epochs: int = 10
+    steps: int | None = None
     rate: float = 5e-3
     batch: int = 250
     warm_up: int = 50
@@ -35,27 +40,47 @@ class Plan:
     recapture: Recapture = "batch"
     record_dropout: float = 0.0
     range_every: int = 50
+    batches: Recipe = field(default_factory=Classes)
+    writes: Writes = WHOLE
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2 or not self.rate > 0 or self.range_every < 1:
             raise ConfigError(f"plan: epochs, batch, rate or range_every out of range: {self}.")
         if not 0 <= self.record_dropout < 1:
             raise ConfigError(f"plan: record_dropout must be in [0, 1), got {self.record_dropout}.")
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"plan: steps must be at least 1, got {self.steps}.")
+        if self.batches.views > 1 and self.recapture != "batch":
+            raise ConfigError(
+                f"plan: recapture = {self.recapture!r} stores the images as they are, so that "
+                "versions of an image would be alike. Use 'batch', or one view."
+            )
+
+    @property
+    def program_every(self) -> int:
+        """Steps between writes to the chip."""
+        return self.writes.every
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """Images (n, pixels) in [0, 1] with integer labels; shape of one image.
+    """Images (n, pixels) in [0, 1]; shape of one image; integer labels, if any.
 
-    probe_*: images on which a quick classifier is tried now and then.
+    labels: (n,), or empty where there are none. probe_*: images on which a quick
+    classifier is tried now and then, with their labels or none.
     """
 
     images: Tensor
-    labels: Tensor
     shape: tuple[int, ...]
     probe_images: Tensor
-    probe_labels: Tensor
+    labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    probe_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @property
     def classes(self) -> int:
         return int(self.labels.max()) + 1
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the training and the probe images have labels."""
+        return len(self.labels) > 0 and len(self.probe_labels) > 0

@@ -14,12 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from pib.batches import Batches, Recipe
 from pib.history import History, ridge_probe
-from pib.local import LocalTraining, Outcome, repeat_write, under
+from pib.local import LocalTraining, Outcome, repeat_write, steps_of, under
 from pib.network import Network
 from pib.objective import Verdict
 from pib.plan import Plan, TrainingData
-from pib.sampling import draw, steps_per_epoch
+from pib.sampling import draw
+from pib.unit import Unit
 from twin.errors import CheckpointError, ConfigError
 from twin.key import Key
 
@@ -48,7 +50,11 @@ class Trainer:
         self.unit_index = 0
         self.last: Verdict | None = None
         self._local: LocalTraining | None = None
-        self._steps = [p.epochs * steps_per_epoch(data.labels, p.batch) for p in self.plans]
+        self._batches = _sources(self.plans, data, key.child("batches"))
+        pairs = zip(self.plans, self._batches, strict=True)
+        self._steps = [steps_of(plan, batches) for plan, batches in pairs]
+        for unit, plan in zip(network.units, self.plans, strict=True):
+            _agree(unit, plan)
 
     @property
     def finished(self) -> bool:
@@ -103,7 +109,8 @@ class Trainer:
     def _new_local(self) -> LocalTraining:
         index, plan = self.unit_index, self.plans[self.unit_index]
         key, before = self._key_of(index), tuple(self.measured)
-        return LocalTraining(self.network, index, plan, self.data, before, key=key)
+        batches = self._batches[index]
+        return LocalTraining(self.network, index, plan, self.data, before, batches, key=key)
 
     def _end(self, local: LocalTraining) -> None:
         """Freeze the unit: measure its features of all training images."""
@@ -121,8 +128,9 @@ class Trainer:
         iteration, index = local.step + 1, self.unit_index
         if local.due(self.PROBES_PER_UNIT):
             accuracy = self._probe(local.here.child("probe"))
-            row = {"iteration": float(iteration), "accuracy": accuracy}
-            self.history.probes[index].append(row)
+            if accuracy is not None:
+                row = {"iteration": float(iteration), "accuracy": accuracy}
+                self.history.probes[index].append(row)
         # Rows are written last: nothing after them can fail and leave half a step.
         if outcome.noted is not None:
             row = {"iteration": float(iteration), **_figures(outcome.noted)}
@@ -130,13 +138,19 @@ class Trainer:
             weight = local.unit.parameters["weight"]
             self.history.weight_row(index, iteration, weight, local.start)
 
-    def _probe(self, key: Key) -> float:
-        """Accuracy of a ridge classifier on freshly measured features."""
+    def _probe(self, key: Key) -> float | None:
+        """Accuracy of a ridge classifier on freshly measured features.
+
+        Without labels there is none, but the passes are made all the same: devices
+        age by them, and learning must not depend on whether labels exist.
+        """
         data = self.data
-        rows = draw(len(data.labels), 1000, self.key.child("probe"))
-        tried = draw(len(data.probe_labels), 1000, self.key.child("tried"))
+        rows = draw(len(data.images), 1000, self.key.child("probe"))
+        tried = draw(len(data.probe_images), 1000, self.key.child("tried"))
         images = torch.cat([data.images[rows], data.probe_images[tried]])
         features = self.network.features(images, key=key, until=self.unit_index + 1, phase="probe")
+        if not data.labelled:
+            return None
         fit, test = features[-1][: len(rows)], features[-1][len(rows) :]
         return ridge_probe(fit, data.labels[rows], test, data.probe_labels[tried])
 
@@ -174,6 +188,27 @@ class Trainer:
                 self._local = local
         except KeyError as error:
             raise CheckpointError(f"the checkpoint lacks {error}; it is of another run.") from None
+
+
+def _sources(plans: Sequence[Plan], data: TrainingData, key: Key) -> list[Batches]:
+    """Every plan's batches; equal recipes share what they found in the images."""
+    made: dict[tuple[Recipe, int], Batches] = {}
+    for plan in plans:
+        if (plan.batches, plan.batch) not in made:
+            made[plan.batches, plan.batch] = plan.batches.of(data, plan.batch, key)
+    return [made[plan.batches, plan.batch] for plan in plans]
+
+
+def _agree(unit: Unit, plan: Plan) -> None:
+    """Tell a unit how sparingly to write; ConfigError where nothing is written."""
+    sparing = getattr(unit, "sparing", None)
+    if sparing is not None:
+        sparing(plan.writes)
+    elif not plan.writes.whole:
+        raise ConfigError(
+            f"{unit.name}: {plan.writes} is for units whose weights are written to a device; "
+            "this one's live in the computer. Leave it out."
+        )
 
 
 def _figures(verdict: Verdict) -> dict[str, float]:

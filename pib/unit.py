@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pib.rule import outer_product, rectified
+from pib.writes import WHOLE, Writes
 from twin.errors import ConfigError
 from twin.fence import Fence
 from twin.key import Key
@@ -53,7 +54,9 @@ class Unit(Protocol):
         self, record: Record, pre_activation: Tensor, gradient: Tensor
     ) -> dict[str, Tensor]: ...
 
-    def deploy(self, key: Key, phase: str = "train") -> None: ...
+    def deploy(self, key: Key, phase: str = "train", *, whole: bool = True) -> None: ...
+
+    def deploy_again(self, key: Key, phase: str = "train") -> None: ...
 
     def calibrate(self, drive: Tensor, *, key: Key, phase: str = "train") -> None: ...
 
@@ -81,6 +84,8 @@ class IsomorphicUnit:
 
     clip_rms: each column of W is written in units of this many times its
     r.m.s. value, larger entries are clipped at the end of the window.
+    window_sigmas: instead, one window for all columns and for good, this many
+    standard deviations of the first weights; the digital copy is held inside it.
     mask_constant: calibrating also finds columns whose reading never changes
     and makes their feature zero; without it the unit is blind to faults.
     """
@@ -88,14 +93,24 @@ class IsomorphicUnit:
     fixed_physics = False
 
     def __init__(
-        self, fence: Fence, *, key: Key, clip_rms: float = 4.0, mask_constant: bool = False
+        self,
+        fence: Fence,
+        *,
+        key: Key,
+        clip_rms: float = 4.0,
+        window_sigmas: float | None = None,
+        mask_constant: bool = False,
     ) -> None:
         inputs, outputs = _matrix_sizes(fence)
-        if not clip_rms > 0:
-            raise ConfigError(f"{fence.name}.clip_rms: must be > 0, got {clip_rms}.")
+        for name, value in (("clip_rms", clip_rms), ("window_sigmas", window_sigmas)):
+            if value is not None and not value > 0:
+                raise ConfigError(f"{fence.name}.{name}: must be > 0, got {value}.")
         self.name, self.fence, self.width = fence.name, fence, outputs
         self.parameters = he_layer(inputs, outputs, key)
         self._clip_rms = clip_rms
+        sigma = (2.0 / inputs) ** 0.5
+        self._window = None if window_sigmas is None else window_sigmas * sigma
+        self._writes, self._written = WHOLE, torch.zeros(inputs, outputs)
         setting, reading = fence.capabilities.settings[0], fence.reading_port
         # A reading of 1 stands for this many units of (drive x setting).
         self._gain = reading.full_scale / (fence.drive_port.full_scale * setting.full_scale)
@@ -103,12 +118,33 @@ class IsomorphicUnit:
         self._masks = mask_constant
         self._alive = torch.ones(outputs)
 
-    def deploy(self, key: Key, phase: str = "train") -> None:
-        """Write the present weights to the device."""
+    def sparing(self, writes: Writes) -> None:
+        """From now on, write as sparingly as this says."""
+        self._writes = writes
+
+    def deploy(self, key: Key, phase: str = "train", *, whole: bool = True) -> None:
+        """Write the present weights to the device; whole: also where `sparing` would not."""
+        setting = self._target()
+        if self._writes.partial and not whole:
+            setting = self._writes.towards(setting, self._written)
+        self._written = setting
+        self.fence.program(setting, key=key, phase=phase)
+
+    def deploy_again(self, key: Key, phase: str = "train") -> None:
+        """Repeat the last write, for a device that has lost it."""
+        setting = self._target() if self._writes.whole else self._written
+        self.fence.program(setting, key=key, phase=phase)
+
+    def _target(self) -> Tensor:
+        """The setting that stands for the present weights; also sets its scale."""
         weight = self.parameters["weight"]
-        rms = weight.square().mean(0).sqrt().clamp_min(1e-12)
-        self._scale = rms * self._clip_rms
-        self.fence.program((weight / self._scale).clamp(-1, 1), key=key, phase=phase)
+        if self._window is not None:
+            weight.clamp_(-self._window, self._window)
+            self._scale = torch.full((self.width,), self._window)
+        else:
+            rms = weight.square().mean(0).sqrt().clamp_min(1e-12)
+            self._scale = rms * self._clip_rms
+        return (weight / self._scale).clamp(-1, 1)
 
     def calibrate(self, drive: Tensor, *, key: Key, phase: str = "train") -> None:
         """Let the device range its converters on `drive`, where it can."""
@@ -133,10 +169,13 @@ class IsomorphicUnit:
         return outer_product(record.drive, pre_activation, gradient)
 
     def constants(self) -> dict[str, Tensor]:
-        return {"scale": self._scale.clone(), "alive": self._alive.clone()}
+        found = {"scale": self._scale.clone(), "alive": self._alive.clone()}
+        # Otherwise it follows from the weights.
+        return found if self._writes.whole else found | {"written": self._written.clone()}
 
     def load_constants(self, constants: Mapping[str, Tensor]) -> None:
         self._scale, self._alive = constants["scale"].clone(), constants["alive"].clone()
+        self._written = constants.get("written", self._written).clone()
 
 
 class DigitalLayerUnit:
@@ -158,8 +197,11 @@ class DigitalLayerUnit:
         self._mean = torch.zeros(reading)
         self._scale = torch.ones(reading)
 
-    def deploy(self, key: Key, phase: str = "train") -> None:
+    def deploy(self, key: Key, phase: str = "train", *, whole: bool = True) -> None:
         """Nothing is written: the layer lives in the computer."""
+
+    def deploy_again(self, key: Key, phase: str = "train") -> None:
+        """Nothing was written."""
 
     def calibrate(self, drive: Tensor, *, key: Key, phase: str = "train") -> None:
         """Learn each pixel's mean and spread from a pass of `drive`."""

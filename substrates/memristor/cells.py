@@ -237,8 +237,10 @@ class Cells:
 
     def _own_slopes(self) -> Tensor:
         if self._slopes is None:
-            if self._config.write_mode == "outcome" and self._config.write_unchanged:
-                self._slopes = self._chip_normals("relax", self.writes)
+            if self._config.write_mode == "outcome":
+                # Cells that skip writes keep one slope for good: cheap, and their own.
+                last = self.writes if self._config.write_unchanged else 0
+                self._slopes = self._chip_normals("relax", last)
             else:
                 number = self.writes if self.history is None else self.history.number.numpy()
                 self._slopes = self._addressed(number)[0].to(self._device)

@@ -84,7 +84,8 @@ class CrossbarConfig:
     one-shot: a single pulse, cheap and coarse."""
     write_unchanged: bool = True
     """In mode outcome: cells whose target is what it was are written again. If not, they
-    are left alone and cost nothing; the first write is of all cells in any case. The
+    are left alone and cost nothing; the first write is of all cells in any case, and
+    a cell relaxes on one random slope for good (assumed), not a new one per write. The
     other modes look at each cell, or pulse it, whatever its target was."""
     verify_tolerance: Annotated[float, Field(gt=0, le=1)] | None = None
     """Accepted distance from the target, fraction of the window. None: what the

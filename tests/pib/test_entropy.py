@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pib.entropy import class_entropy, entropy, entropy_and_gradient, gaussian_gram
+from pib.entropy import class_entropy, entropy, entropy_and_gradient
+from pib.kernel import gaussian_gram
 from twin.key import Key
 
 seeds = st.integers(0, 2**32)

@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pib.entropy import entropy, gaussian_gram
+from pib.entropy import entropy
+from pib.kernel import gaussian_gram
 from pib.objective import InformationBottleneck
 from twin.errors import ConfigError, ObjectiveError
 from twin.key import Key
@@ -52,15 +53,19 @@ def slopes(objective: InformationBottleneck, z: Tensor, y: Tensor, x: Tensor | N
 @given(seed=seeds, y=labels, alpha=alphas, beta=betas, sigma=st.floats(0.4, 1.5))
 @example(seed=0, y=torch.tensor(KINDS["sorted"]), alpha=1.01, beta=0.3, sigma=1.4)
 @example(seed=1, y=torch.tensor(KINDS["unbalanced"]), alpha=0.5, beta=0.0, sigma=1.4)
+@example(seed=6, y=torch.tensor(KINDS["a class of one"]), alpha=1.01, beta=0.0, sigma=0.5)
 def test_the_gradient_is_the_slope_of_the_loss(
     seed: int, y: Tensor, alpha: float, beta: float, sigma: float
 ) -> None:
-    """To 1e-5 of its norm. Features of 9 dimensions keep eigenvalues off the floor."""
+    """To 1e-5 of its norm. Features of 9 dimensions keep eigenvalues off the floor.
+
+    At alpha = 1.01 rounding in a loss is 1e-15 / 0.01, in a quotient of differences 5e-9.
+    """
     z, x = drawn(seed, len(y), 9), drawn(seed + 1, len(y), 6)
     objective = InformationBottleneck(alpha=alpha, beta=beta, sigma=sigma)
     got = objective.verdict(z, y, x).gradient
     expected = slopes(objective, z, y, x)
-    assert float((got - expected).norm()) <= 1e-5 * float(expected.norm()) + 1e-8
+    assert float((got - expected).norm()) <= 1e-5 * float(expected.norm()) + 1e-7
 
 
 @given(seed=seeds, y=labels, alpha=alphas, beta=betas)

@@ -11,6 +11,7 @@ from substrates.memristor.crossbar import Crossbar, make
 from substrates.memristor.presets import IDEAL
 from substrates.memristor.verify import acceptance, expected_pulses, verified_sigma
 from tests.substrates.crossbars import turn, uniform, weights
+from twin.errors import ConfigError
 from twin.key import Key
 
 EVERYDAY = settings(max_examples=25, deadline=None)
@@ -161,3 +162,76 @@ def test_rewriting_does_not_wind_cells_down_by_their_telegraph_noise():
         chip.wait(100.0)
     # Cells within the tolerance are left alone, whatever state their trap is in.
     assert torch.equal(steps[0], steps[-1])
+
+
+# ---- cells whose target stays ----------------------------------------------------------
+
+SPARING = {**SQUARE, "programming_error": 0.02, "write_unchanged": False}
+
+
+@EVERYDAY
+@given(seed=seeds, encoding=st.sampled_from(["pair", "offset"]), share=st.floats(0, 1))
+def test_only_cells_with_another_target_are_written_where_that_is_asked_for(seed, encoding, share):
+    chip = make(key=Key(seed), **{**SPARING, "encoding": encoding})
+    first = weights(chip, seed)
+    whole = chip.program(first, key=Key(1))
+    before, pulses = chip.conductances(), chip.snapshot().values["pulses_per_cell"]
+    change = torch.rand(first.shape, generator=Key(seed).child("change").torch()) < share
+    second = torch.where(change, -first, first)
+    cost = chip.program(second, key=Key(2))
+    targets = chip.parts.encoding.targets
+    moved = targets(first) != targets(second)
+    assert whole.cells == moved.numel() and cost.cells == int(moved.sum())
+    assert torch.equal(chip.conductances()[~moved], before[~moved])
+    # A programming error can be cut off at the bottom of the window twice in a row.
+    assert int((chip.conductances() != before)[moved].sum()) >= 0.4 * int(moved.sum())
+    for name in ("device_seconds", "joules"):
+        expected = getattr(whole, name) * cost.cells / whole.cells
+        assert getattr(cost, name) == pytest.approx(expected)
+    after = chip.snapshot().values["pulses_per_cell"] - pulses
+    assert after == pytest.approx(10 * cost.cells / whole.cells)
+
+
+def test_cells_that_are_left_alone_go_on_relaxing_on_their_own_slopes():
+    """One cell is rewritten at 100 s; the others are at 200 s what they would have been."""
+    options = {**SPARING, "relaxation_spread": 0.05, "relaxation_mean": 0.05}
+    touched, alone = (make(key=Key(1), **options) for _ in range(2))
+    w = weights(touched)
+    for chip in (touched, alone):
+        chip.program(w, key=Key(2))
+        chip.wait(100.0)
+    other = w.clone()
+    other[0, 0] = -w[0, 0]
+    touched.program(other, key=Key(3))
+    for chip in (touched, alone):
+        chip.wait(100.0)
+    a, b = touched.conductances().clone(), alone.conductances().clone()
+    assert (a[:, 0, 0] - b[:, 0, 0]).abs().max() > 0.01 * WINDOW
+    a[:, 0, 0] = b[:, 0, 0] = 0.0
+    # Writing took the time of two cells.
+    assert torch.allclose(a, b, atol=1e-4 * WINDOW)
+
+
+@EVERYDAY
+@given(seed=seeds, writes=st.integers(1, 4))
+def test_a_snapshot_of_a_partly_written_chip_continues_alike(seed, writes):
+    chip = make(key=Key(seed), **{**SPARING, "relaxation_spread": 0.01})
+    w = weights(chip, seed)
+    chip.program(w, key=Key(1))
+    chip.wait(10.0)
+    w[::2] *= 0.5
+    chip.program(w, key=Key(2))
+    saved, seen = chip.snapshot(), []
+    for _ in range(2):
+        chip.restore(saved)
+        for write in range(writes):
+            chip.wait(5.0)
+            chip.program(torch.where(w > 0.1 * write, w, -w), key=Key(write))
+        seen.append(chip.conductances())
+    assert torch.equal(*seen)
+
+
+@pytest.mark.parametrize("mode", ["verify", "one-shot"])
+def test_modes_that_look_at_cells_refuse_to_be_told_which_to_leave(mode):
+    with pytest.raises(ConfigError, match="write_unchanged = false is for"):
+        make(key=Key(1), write_mode=mode, write_unchanged=False)
