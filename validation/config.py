@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pib.unsupervised import Target
 from twin.config import build
 from twin.errors import ConfigError, UnknownName, nearest
 
@@ -31,10 +32,14 @@ class DataTable(_Table):
 
 
 class AugmentTable(_Table):
-    """shift_px: random whole-pixel shifts. noise: added to pixels in [0, 1].
-    dropout: probability that a pixel is shown black."""
+    """shift_px: random whole-pixel shifts. rotate_degrees, zoom, shear: largest turn,
+    relative change of size and shear. noise: added to pixels in [0, 1]. dropout:
+    probability that a pixel is shown black."""
 
     shift_px: Annotated[int, Field(ge=0, le=4)] = 0
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    zoom: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    shear: Annotated[float, Field(ge=0, le=1)] = 0.0
     noise: Annotated[float, Field(ge=0, le=1)] = 0.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
@@ -48,6 +53,18 @@ class ObjectiveTable(_Table):
     sigma: Annotated[float, Field(gt=0, le=100)] = 1.4
     sigma_end: Annotated[float, Field(gt=0, le=100)] | None = None
     sigma_input: Annotated[float, Field(gt=0, le=100)] = 1.4
+
+
+class UnsupervisedTable(_Table):
+    """Targets without labels, see pib.unsupervised: a batch is `instances` images in
+    `views` versions. nearest: neighbours to draw versions from. clusters: k-means
+    pseudo-labels. alpha, beta, sigma are the objective's."""
+
+    target: Target = Target.INSTANCES
+    instances: Annotated[int, Field(ge=2, le=2000)] = 32
+    views: Annotated[int, Field(ge=2, le=64)] = 8
+    nearest: Annotated[int, Field(ge=1, le=1000)] = 10
+    clusters: Annotated[int, Field(ge=2, le=2000)] = 100
 
 
 class NetworkTable(_Table):
@@ -75,10 +92,13 @@ class TrainingTable(_Table):
 class UnitTable(_Table):
     """One unit.
 
-    outputs: its features. batch: instead of training.batch. recapture: see
-    pib.train. options: the backend's own configuration. Isomorphic units:
-    clip_rms: weights are written in units of this many r.m.s. values;
-    mask_constant: columns whose reading never changes are found and zeroed.
+    outputs: its features. steps: instead of epochs. batch: instead of
+    training.batch. recapture: see pib.train. options: the backend's own
+    configuration. Isomorphic units: clip_rms: weights are written in units of this
+    many r.m.s. values; window_sigmas: instead, in one window for good, of so many
+    standard deviations of the first weights; mask_constant: columns whose reading
+    never changes are found and zeroed; program_every: steps between writes;
+    write_threshold, write_step: see pib.writes.
     Broken-isomorphism units: record_dropout: on the readings the digital layer
     learns from; feature_copies: how often the features before it fill the
     modulator.
@@ -88,11 +108,16 @@ class UnitTable(_Table):
     kind: Literal["isomorphic", "broken-isomorphism"] = "isomorphic"
     outputs: Annotated[int, Field(ge=2)] = 128
     epochs: Annotated[int, Field(ge=1)] = 10
+    steps: Annotated[int, Field(ge=1)] | None = None
     rate: Annotated[float, Field(gt=0, le=1)] = 5e-3
     batch: Annotated[int, Field(ge=4, le=5000)] | None = None
     recapture: Literal["never", "epoch", "batch"] = "batch"
     record_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_rms: Annotated[float, Field(gt=0)] = 4.0
+    window_sigmas: Annotated[float, Field(gt=0)] | None = None
+    program_every: Annotated[int, Field(ge=1)] = 1
+    write_threshold: Annotated[float, Field(ge=0, lt=2)] = 0.0
+    write_step: Annotated[float, Field(gt=0, le=1)] | None = None
     mask_constant: bool = False
     feature_copies: Annotated[int, Field(ge=1, le=16)] = 1
     options: dict[str, Any] = Field(default_factory=dict)
@@ -117,10 +142,11 @@ class ReferencesTable(_Table):
 
 
 class QuickTable(_Table):
-    """What --quick changes: fewer images and epochs, and its own bound."""
+    """What --quick changes: fewer images and epochs (or steps), and its own bound."""
 
     limit: Annotated[int, Field(ge=20)] | None = None
     epochs: Annotated[int, Field(ge=1)] = 2
+    steps: Annotated[int, Field(ge=1)] | None = None
     accuracy_bound: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
@@ -131,6 +157,7 @@ class RunConfig(_Table):
     data: DataTable = DataTable()
     augment: AugmentTable = AugmentTable()
     objective: ObjectiveTable = ObjectiveTable()
+    unsupervised: UnsupervisedTable | None = None
     network: NetworkTable = NetworkTable()
     training: TrainingTable = TrainingTable()
     unit: Annotated[tuple[UnitTable, ...], Field(min_length=1)]
@@ -148,6 +175,16 @@ class RunConfig(_Table):
                 raise ValueError(f"unit.{index}.record_dropout is for broken-isomorphism units")
             if unit.kind == "isomorphic" and unit.feature_copies > 1:
                 raise ValueError(f"unit.{index}.feature_copies is for broken-isomorphism units")
+            chip = (unit.program_every, unit.write_threshold, unit.write_step, unit.window_sigmas)
+            if unit.kind != "isomorphic" and chip != (1, 0.0, None, None):
+                raise ValueError(
+                    f"unit.{index}: program_every, write_threshold, write_step and "
+                    "window_sigmas are for isomorphic units"
+                )
+        if self.unsupervised is not None and self.network.hard_examples:
+            raise ValueError("network.hard_examples looks at labels; set it to false")
+        if self.unsupervised is not None and self.objective.sigma_end is not None:
+            raise ValueError("objective.sigma_end is for training with labels; leave it out")
         return self
 
 

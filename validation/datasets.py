@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from twin.errors import ConfigError, DataError, UnknownName, nearest
 from validation import npz, official, splits
 
-NAMES = ("digits", "mnist", "fashion-mnist")
+UNION = "mnist+fashion-mnist"
+NAMES = ("digits", "mnist", "fashion-mnist", UNION)
 CLASSES = {
     "digits": tuple("0123456789"),
     "mnist": tuple("0123456789"),
@@ -24,6 +25,7 @@ CLASSES = {
         "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
     ),
 }  # fmt: skip
+CLASSES[UNION] = CLASSES["mnist"] + CLASSES["fashion-mnist"]
 DIGITS_TEST = 360
 VALIDATION = 5000
 """Validation samples of the official sets; never more than a tenth of train."""
@@ -97,7 +99,8 @@ def load(
 ) -> Dataset:
     """A data set by name (`NAMES`) or from a path to FILE.npz.
 
-    data_dir: where the IDX files of mnist and fashion-mnist may lie.
+    data_dir: where the IDX files of mnist and fashion-mnist may lie; their union
+    has 20 classes.
     seed: draws validation and limit. A test set that has to be drawn (digits,
     and .npz without x_test) is the same for every seed.
     validation: size of the stratified validation draw from train; None means
@@ -144,6 +147,8 @@ def _pool(name_or_path: str | Path, data_dir: str | Path | None) -> _Pool:
     name = str(name_or_path)
     if name == "digits":
         return _digits()
+    if name == UNION:
+        return _joined(*(_pool(part, data_dir) for part in UNION.split("+")))
     if name in official.URLS:
         raw = official.read(name, data_dir)
         height, width = raw.train_x.shape[1:]
@@ -157,6 +162,23 @@ def _pool(name_or_path: str | Path, data_dir: str | Path | None) -> _Pool:
         return _Pool(Path(name).stem, own.classes, *parts, own.image_shape, name, size)
     hint = nearest(name, NAMES)
     raise UnknownName(f"data set {name!r} is unknown. {hint} Or give a path ending in .npz.")
+
+
+def _joined(one: _Pool, other: _Pool) -> _Pool:
+    """Two official sets of equal image shape as one, the classes of the second last."""
+    assert one.test_x is not None and one.test_y is not None
+    assert other.test_x is not None and other.test_y is not None
+    shift = len(one.classes)
+    return replace(
+        one,
+        name=UNION,
+        classes=one.classes + other.classes,
+        x=np.concatenate([one.x, other.x]),
+        y=np.concatenate([one.y, other.y + shift]),
+        test_x=np.concatenate([one.test_x, other.test_x]),
+        test_y=np.concatenate([one.test_y, other.test_y + shift]),
+        source=f"{one.source}; {other.source}",
+    )
 
 
 def _digits() -> _Pool:

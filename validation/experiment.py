@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from pib.augment import Augment
+from pib.batches import Classes
 from pib.network import Network
 from pib.objective import InformationBottleneck, Objective
 from pib.readout import Readout, ReadoutRecipe, train_readout
 from pib.train import Plan, Trainer, TrainingData
 from pib.unit import DigitalLayerUnit, IsomorphicUnit, Unit
+from pib.unsupervised import Unsupervised
+from pib.writes import Writes
 from twin.backend import MinimalBackend
 from twin.errors import ConfigError
 from twin.fence import Fence
@@ -92,7 +95,11 @@ def _unit(table: UnitTable, index: int, inputs: int, key: Key, ledger: Ledger, r
     start = key.child("weights", index)
     if table.kind == "isomorphic":
         return IsomorphicUnit(
-            fence, key=start, clip_rms=table.clip_rms, mask_constant=table.mask_constant
+            fence,
+            key=start,
+            clip_rms=table.clip_rms,
+            window_sigmas=table.window_sigmas,
+            mask_constant=table.mask_constant,
         )
     return DigitalLayerUnit(fence, outputs=table.outputs, key=start)
 
@@ -112,24 +119,39 @@ def open_device(table: UnitTable, index: int, inputs: int, key: Key) -> MinimalB
 def build_plans(
     config: RunConfig, objective: Callable[[], Objective] | None = None, rate: float | None = None
 ) -> list[Plan]:
-    """One plan per unit; `objective` and `rate` replace PIB's for a control."""
+    """One plan per unit; `objective` and `rate` replace PIB's for a control, which
+    learns from labels even where PIB does without."""
     network = config.network
+    blind = unsupervised(config) if objective is None else None
     make = objective or (lambda: InformationBottleneck(**config.objective.model_dump()))
     return [
         Plan(
-            objective=make(),
+            objective=make() if blind is None else blind.objective(),
+            batches=Classes() if blind is None else blind.batches,
             epochs=table.epochs,
+            steps=table.steps,
             rate=rate if rate is not None else table.rate,
-            batch=table.batch or config.training.batch,
+            batch=table.batch or (config.training.batch if blind is None else blind.batch),
             warm_up=config.training.warm_up,
             augment=Augment(**config.augment.model_dump()),
             hard_offset=network.hard_offset if network.hard_examples else None,
             recapture=table.recapture,
             record_dropout=table.record_dropout,
             range_every=config.training.range_every,
+            writes=Writes(
+                every=table.program_every, threshold=table.write_threshold, step=table.write_step
+            ),
         )
         for table in config.unit
     ]
+
+
+def unsupervised(config: RunConfig) -> Unsupervised | None:
+    """What is learnt without labels; None with them."""
+    if config.unsupervised is None:
+        return None
+    loss = config.objective.model_dump(exclude={"sigma_end"})
+    return Unsupervised(**config.unsupervised.model_dump(), **loss)
 
 
 def build_trainer(network: Network, data: Tensors, plans: list[Plan], *, key: Key) -> Trainer:

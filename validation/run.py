@@ -74,7 +74,7 @@ def _train(job: Job, trainer: Trainer, clock: Stopwatch, watcher: Watcher) -> No
     def save() -> None:
         checkpoint.save_training(folder, trainer, {"wall_seconds": f"{clock.seconds:.3f}"})
 
-    with _interrupt_between_steps() as check:
+    with interrupt_between_steps() as check:
         while not trainer.finished:
             trainer.advance()
             try:
@@ -90,7 +90,7 @@ def _train(job: Job, trainer: Trainer, clock: Stopwatch, watcher: Watcher) -> No
 
 
 @contextmanager
-def _interrupt_between_steps() -> Iterator[Callable[[], None]]:
+def interrupt_between_steps() -> Iterator[Callable[[], None]]:
     """Hold Ctrl-C back until the yielded function is called.
 
     Half a step in a checkpoint could not be repeated bit for bit. A second

@@ -70,6 +70,8 @@ def configured(request: Request) -> RunConfig:
     epochs = request.epochs or (config.quick.epochs if request.quick else None)
     for unit in table["unit"]:
         unit["epochs"] = epochs or unit["epochs"]
+        if unit["steps"] is not None and epochs is not None:
+            unit["steps"] = None if request.epochs else config.quick.steps
         if request.device != "cpu" and unit["backend"] in ("memristor", "optics"):
             unit["options"] = {**unit["options"], "compute_device": request.device}
     if request.device != "cpu" and not torch.cuda.is_available():

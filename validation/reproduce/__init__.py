@@ -1,0 +1,1 @@
+"""The paper's figures, made again on twins: `pib-twin reproduce FIGURE`."""

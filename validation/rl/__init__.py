@@ -1,0 +1,1 @@
+"""Reinforcement learning on gymnasium's environments, from the command line."""
