@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pib.unsupervised import Target
+from pib.target import Target
 from twin.config import build
 from twin.errors import ConfigError, UnknownName, nearest
 

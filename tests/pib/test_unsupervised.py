@@ -17,8 +17,9 @@ from pib import checkpoint
 from pib.augment import Augment
 from pib.objective import Objective, Verdict
 from pib.plan import Plan, TrainingData
+from pib.target import Target
 from pib.train import Trainer
-from pib.unsupervised import Agreement, Preservation, Spread, Target, Unsupervised
+from pib.unsupervised import Agreement, Preservation, Spread, Unsupervised
 from tests.pib import tiny
 from twin.errors import ConfigError, ObjectiveError
 from twin.key import Key

@@ -8,7 +8,8 @@ import pytest
 
 from pib.batches import Classes, Instances
 from pib.objective import InformationBottleneck
-from pib.unsupervised import Spread, Target
+from pib.target import Target
+from pib.unsupervised import Spread
 from twin.errors import ConfigError
 from validation import datasets
 from validation.baselines.lce import LocalCrossEntropy

@@ -22,6 +22,7 @@ from validation.config import RunConfig, load_config
 from validation.console import console
 from validation.reproduce.parts import Part, compute
 from validation.studies import collect
+from validation.studies.collect import TRAINED_BY
 from validation.summary import Figure, Summary, mean_and_error
 
 WHENS = ("deployment", "training")
@@ -167,7 +168,7 @@ Told = tuple[list[Figure], xr.Dataset, Picture]
 
 
 def _fault(found: Mapping[str, xr.Dataset], request: Request) -> Told:
-    """Figures by method, before, after and after k passes; data by (method, seed)."""
+    """Figures by method, before, after and after k passes; data by (trained_by, seed)."""
     rows, tables = [], []
     for name in request.methods:
         runs = [found[f"{request.when}-{name}-{s}"] for s in range(request.seeds)]
@@ -176,8 +177,8 @@ def _fault(found: Mapping[str, xr.Dataset], request: Request) -> Told:
             one = one.isel(fault=0, drop=True)
         tables.append(one)
         rows += _figures_of(name, one)
-    data = xr.concat(tables, "method", join="outer", data_vars="all").assign_coords(
-        method=list(request.methods)
+    data = xr.concat(tables, TRAINED_BY, join="outer", data_vars="all").assign_coords(
+        {TRAINED_BY: list(request.methods)}
     )
     titles = [TITLES[name] for name in request.methods]
     return rows, data, of_fault(data, titles, str(request.fault), request.when)

@@ -15,7 +15,7 @@ DASHES = ("-", "--", ":", "-.")
 
 
 def of_fault(data: xr.Dataset, titles: Sequence[str], fault: str, when: str) -> Figure:
-    """data: (method, seed, passes). Before, right after, and after k further passes:
+    """data: (trained_by, seed, passes). Before, right after, and after k further passes:
     thick where units were retrained, thin where only the readout was."""
     figure = Figure(figsize=(9.5, 4.6), layout="constrained")
     ax = figure.subplots()
@@ -23,7 +23,7 @@ def of_fault(data: xr.Dataset, titles: Sequence[str], fault: str, when: str) -> 
     goes_on = "scheduled" in data
     places = np.arange(2, 2 + len(passes)) + goes_on
     for index, title in enumerate(titles):
-        one = 100 * data.isel(method=index).drop_vars("method").mean("seed")
+        one = 100 * data.isel(trained_by=index).drop_vars("trained_by").mean("seed")
         look: dict[str, Any] = {
             "color": COLOURS[index % 8],
             "marker": MARKERS[index % 8],

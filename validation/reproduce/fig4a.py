@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pib.unsupervised import Target
+from pib.target import Target
 from validation.config import load_config
 from validation.reproduce import fig4awork as work
 from validation.reproduce.fig4apicture import picture

@@ -20,6 +20,9 @@ from validation.studies.store import Result, Store
 from validation.studies.study import Study
 
 DATASET, TABLE = "dataset.nc", "table.csv"
+TRAINED_BY = "trained_by"
+"""The dimension of methods. Not "method": data.sel(method="pib") means another thing to
+xarray and picks nothing."""
 MISSING = "missing"
 
 
@@ -31,7 +34,7 @@ def collect(folder: Path | str, study: Study) -> xr.Dataset:
     part of a comparison, see :func:`comparable`.
     """
     sizes = [len(study.methods), *map(len, study.axes.values()), len(study.seeds)]
-    dims = ("method", *study.axes, "seed")
+    dims = (TRAINED_BY, *study.axes, "seed")
     status = np.full(study.size, MISSING, object)
     reason = np.full(study.size, "", object)
     host = np.full(study.size, "", object)
@@ -49,7 +52,7 @@ def collect(folder: Path | str, study: Study) -> xr.Dataset:
     variables = {
         name: (dims, values.reshape(sizes), _attributes(name)) for name, values in flat.items()
     }
-    coords = {"method": list(study.methods), "seed": list(study.seeds)}
+    coords = {TRAINED_BY: list(study.methods), "seed": list(study.seeds)}
     axes = {name: _coordinate(values) for name, values in study.axes.items()}
     return xr.Dataset(variables, {**coords, **axes}, _provenance(study, versions))
 
@@ -58,7 +61,7 @@ def table(folder: Path | str, points: Iterable[Point]) -> pd.DataFrame:
     """One row per point: method, seed, settings, status, figures, reason."""
     rows: list[dict[str, Any]] = []
     for point, result in found(folder, points):
-        row: dict[str, Any] = {"method": point.method, "seed": point.seed, **dict(point.settings)}
+        row: dict[str, Any] = {TRAINED_BY: point.method, "seed": point.seed, **dict(point.settings)}
         row["status"] = MISSING if result is None else result.status
         if result is not None:
             row |= {**result.figures, **result.volatile, "reason": result.reason}

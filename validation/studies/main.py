@@ -153,7 +153,7 @@ def _finish(
     if mode == "live":
         console.print(summary.table())
         for row in summary.extra["failed"][:SHOWN_FAILURES]:
-            told = ", ".join(f"{n}={row[n]}" for n in ("method", *study.axes, "seed"))
+            told = ", ".join(f"{n}={row[n]}" for n in (collecting.TRAINED_BY, *study.axes, "seed"))
             console.print(f"failed: {told}: {row['reason']}", markup=False, highlight=False)
         if len(failed) > SHOWN_FAILURES:
             console.print(f"... and {len(failed) - SHOWN_FAILURES} more, see summary.json")

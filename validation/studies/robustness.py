@@ -21,6 +21,7 @@ from validation import datasets
 from validation.config import load_config
 from validation.console import console
 from validation.studies import collect, robustnesspage
+from validation.studies.collect import TRAINED_BY
 from validation.studies.engine import run
 from validation.studies.methods import METHODS
 from validation.studies.nonidealities import inventory
@@ -220,11 +221,11 @@ def summarised(
 def _figures(study: Study, found: xr.Dataset) -> Iterable[Figure]:
     seeds, images = study.plan.seeds, study.images
     for method in study.plan.methods:
-        values = found["delivered"].sel({"method": method}).values
+        values = found["delivered"].sel({TRAINED_BY: method}).values
         yield _accuracy(f"accuracy_{method}", values[np.isfinite(values)], seeds, images)
         for name, severity in (("ideal", 0.0), ("severe", 1.0)):
-            here = found["accuracy"].sel({"case": TOGETHER, "method": method, "severity": severity})
-            values = here.sel(when=TEST).values
+            place = {"case": TOGETHER, TRAINED_BY: method, "severity": severity, "when": TEST}
+            values = found["accuracy"].sel(place).values
             yield _accuracy(
                 f"accuracy_{method}_all_{name}", values[np.isfinite(values)], seeds, images
             )

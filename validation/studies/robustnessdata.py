@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from validation.studies.collect import TRAINED_BY
 from validation.studies.losses import Curve, Loss, loss
 from validation.studies.points import Point
 from validation.studies.robustnessplan import LOOP, TEST, TOGETHER, Case, Plan, reference
 from validation.studies.store import Result, Store
 
-DIMS = ("case", "severity", "method", "when", "seed")
+DIMS = ("case", "severity", TRAINED_BY, "when", "seed")
 NOT_ASKED, DELIVERED, MISSING = "not asked", "as delivered", "missing"
 REDONE = "accuracy_readout_redone"
 
@@ -34,7 +35,7 @@ def dataset(
     severities = [0.0, *plan.severities]
     coords: dict[str, list[Any]] = {
         "case": [case.name for case in cases], "severity": severities,
-        "method": list(plan.methods), "when": [TEST, LOOP], "seed": list(plan.seeds),
+        TRAINED_BY: list(plan.methods), "when": [TEST, LOOP], "seed": list(plan.seeds),
         "pair": [case.name for case in paired],
     }  # fmt: skip
     delivered = _delivered(plan, store)
@@ -64,7 +65,7 @@ def dataset(
             "accuracy": (DIMS, accuracy, unit),
             REDONE: (DIMS, redone, unit),
             "status": (DIMS, status),
-            "delivered": (("method", "seed"), delivered, unit),
+            "delivered": ((TRAINED_BY, "seed"), delivered, unit),
             "delivered_severity": ("case", [_number(c.delivered_severity) for c in cases]),
             "pair_accuracy": (("pair", *DIMS[2:]), both, unit),
         },
@@ -104,7 +105,7 @@ def severe_loss(found: xr.Dataset, case: str, method: str, when: str = TEST) -> 
 
 def curve_of(found: xr.Dataset, case: str, method: str, when: str) -> Curve | None:
     """Accuracy over severity, the network as delivered included where it is on the curve."""
-    here = found.sel({"case": case, "method": method})
+    here = found.sel({"case": case, TRAINED_BY: method})
     severities = list(found["severity"].values)
     accuracy = here["accuracy"].sel(when=when).transpose("severity", "seed").values
     at = float(here["delivered_severity"])

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from validation.figures import ACCENT, COLOURS, FAINT, INK, MARKERS, PAPER, axes, short, styled
+from validation.studies.collect import TRAINED_BY
 from validation.studies.losses import Curve, Loss
 from validation.studies.robustnessdata import curve_of, severe_loss
 from validation.studies.robustnessplan import LOOP, TEST, TOGETHER
@@ -44,7 +45,7 @@ def tornado(bars: Sequence[Bar], found: xr.Dataset, names: Sequence[str]) -> Fig
 
     names: cases of the bars. To the left of zero: what perfection would win.
     """
-    methods = [str(m) for m in found["method"].values]
+    methods = [str(m) for m in found[TRAINED_BY].values]
     figure, ax = axes(7.4, 0.9 + 0.27 * len(bars))
     for i, (bar, name) in enumerate(zip(bars, names, strict=True)):
         ax.barh(i, 100 * bar.loss.value, 0.62, color=ACCENT, alpha=0.55, linewidth=0)
@@ -108,7 +109,7 @@ def curve(
 
 
 def _curves(ax: Axes, found: xr.Dataset, case: str) -> None:
-    methods = [str(m) for m in found["method"].values]
+    methods = [str(m) for m in found[TRAINED_BY].values]
     for method in methods:
         for when in (TEST, LOOP):
             curve = curve_of(found, case, method, when)

@@ -15,6 +15,7 @@ from validation import figures, summary
 from validation.page import rendered
 from validation.studies import robustnessfigures as drawn
 from validation.studies import robustnesstables as tables
+from validation.studies.collect import TRAINED_BY
 from validation.studies.losses import CONFIDENCE, REPLICATES, Loss
 from validation.studies.robustnessdata import ranked, severe_loss
 from validation.studies.robustnessplan import LOOP, TEST, TOGETHER, Study
@@ -132,7 +133,7 @@ def _curve(study: Study, found: xr.Dataset, one: NonIdeality) -> Markup:
 
 def _together(study: Study, found: xr.Dataset, names: Sequence[str]) -> Markup:
     """All together, beside what the single losses of the first method sum up to."""
-    here = found["accuracy"].sel({"method": study.plan.methods[0], "when": TEST}).mean("seed")
+    here = found["accuracy"].sel({TRAINED_BY: study.plan.methods[0], "when": TEST}).mean("seed")
     single = [one.name for one in study.found.swept if one.name in names and not one.is_event]
     severities = found["severity"].values
     losses = np.zeros(len(severities))
@@ -149,9 +150,9 @@ def _together(study: Study, found: xr.Dataset, names: Sequence[str]) -> Markup:
 def _cards(study: Study, found: xr.Dataset, rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     first = study.plan.methods[0]
     title = drawn.TITLES.get(first, first)
-    delivered = found["delivered"].sel({"method": first})
+    delivered = found["delivered"].sel({TRAINED_BY: first})
     cards = [{"number": _percent(float(delivered.mean())), "text": f"{title}, as delivered"}]
-    whole = found["accuracy"].sel({"case": TOGETHER, "method": first, "when": TEST}).mean("seed")
+    whole = found["accuracy"].sel({"case": TOGETHER, TRAINED_BY: first, "when": TEST}).mean("seed")
     for severity, text in ((0.0, "everything perfect"), (1.0, "everything severe")):
         value = float(whole.sel(severity=severity))
         if math.isfinite(value):

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from twin.key import Key
+from validation.studies.collect import TRAINED_BY
 from validation.studies.losses import Threshold, interaction, threshold
 from validation.studies.robustnessdata import curve_of, severe_loss
 from validation.studies.robustnessplan import LOOP, TEST, Study
@@ -21,7 +22,7 @@ def row(study: Study, found: xr.Dataset, one: NonIdeality) -> dict[str, Any]:
     first = study.plan.methods[0]
     lost = severe_loss(found, one.name, first)
     assert lost is not None
-    here = found.sel({"case": one.name, "method": first})
+    here = found.sel({"case": one.name, TRAINED_BY: first})
     perfect = float(here["accuracy"].sel(severity=0.0, when=TEST).mean("seed"))
     delivered = float(here["delivered"].mean("seed"))
     return {
@@ -50,7 +51,7 @@ def _range(one: NonIdeality) -> str:
 
 def _redone(found: xr.Dataset, case: str, method: str) -> float | None:
     """Loss at severity 1 after the readout was trained anew, where that was done."""
-    here = found.sel({"case": case, "method": method, "when": TEST})
+    here = found.sel({"case": case, TRAINED_BY: method, "when": TEST})
     values = (
         here["accuracy"].sel(severity=0.0) - here["accuracy_readout_redone"].sel(severity=1.0)
     ).values
@@ -114,7 +115,7 @@ def pairs(study: Study, found: xr.Dataset) -> Iterator[dict[str, Any]]:
         a, b = pair.split(" + ")
         for method in study.plan.methods:
             for when in (TEST, LOOP):
-                here = found.sel({"method": method})
+                here = found.sel({TRAINED_BY: method})
                 single = here["accuracy"].sel(when=when, severity=severity)
                 base = here["delivered"].values
                 both = here["pair_accuracy"].sel(pair=pair, when=when).values

@@ -308,7 +308,7 @@ def test_the_table_has_one_row_per_point(tmp_path: Path) -> None:
     run(points[:6], tmp_path, Inline())
     rows = table(tmp_path, points)
     assert len(rows) == 8 and list(rows["status"]).count("missing") == 2
-    assert set(rows.columns) >= {"method", "seed", "bits", "fail", "accuracy", "reason"}
+    assert set(rows.columns) >= {"trained_by", "seed", "bits", "fail", "accuracy", "reason"}
 
 
 def test_values_are_spelt_as_toml() -> None:

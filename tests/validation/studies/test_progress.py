@@ -106,13 +106,13 @@ def test_the_command_leaves_dataset_table_summary_and_the_file(
     summary = main(file, out, command="pib-twin study")
     figures = {f.name: f.value for f in summary.figures}
     assert figures["points done"] == figures["points failed"] == 12
-    assert any(n.startswith("best mean accuracy: method=synthetic, bits=8") for n in figures)
+    assert any(n.startswith("best mean accuracy: trained_by=synthetic, bits=8") for n in figures)
     assert {p.name for p in out.iterdir()} >= {"dataset.nc", "table.csv", "summary.json"}
     assert (out / "study.toml").read_bytes() == file.read_bytes()
     data = xr.load_dataset(out / "dataset.nc", engine="h5netcdf")
     fresh = collect(out, load_study(file))
     xr.testing.assert_equal(comparable(data), comparable(fresh))
-    assert data["accuracy"].dims == ("method", "bits", "shared", "fail", "seed")
+    assert data["accuracy"].dims == ("trained_by", "bits", "shared", "fail", "seed")
     assert data["latency_s"].attrs["units"] == "s" and data.attrs["base"] == "synthetic"
     assert "24 points, 0 of them" in capsys.readouterr().out
 
