@@ -275,7 +275,10 @@ def test_policies_that_cannot_be_kept_are_refused() -> None:
 # ---- the command --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["deployment", "training", "drift"])
+@pytest.mark.parametrize(
+    "kind",
+    ["deployment", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("training", "drift"))],
+)
 def test_the_command_leaves_a_picture_data_and_figures(kind: str, tmp_path: Path) -> None:
     config = tmp_path / "tiny.toml"
     config.write_text(

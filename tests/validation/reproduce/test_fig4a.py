@@ -29,6 +29,7 @@ def small(target: str = "instances", steps: int = 60) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.slow
 def test_views_teach_and_spreading_does_not() -> None:
     """The control's loss falls too, and its chain ends below the one that learnt."""
     run = work.learnt(small(), 0, None, 3, 200)

@@ -18,8 +18,7 @@ from pib.readout import ReadoutRecipe
 from substrates.memristor.cost import cost_sheet
 from twin.errors import ConfigError, DialError, UnknownName, Unsupported
 from validation.config import parse_config
-from validation.studies import points
-from validation.studies import measures
+from validation.studies import measures, points
 from validation.studies.kept import Keeper
 from validation.studies.methods import METHODS
 from validation.studies.points import Point, Value
