@@ -553,6 +553,13 @@ def test_a_compressed_file_holds_the_same_in_less(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["plain.nc", "small.nc"]
 
 
+@pytest.fixture
+def young_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if no earlier test had used this process: its peak would be theirs."""
+    monkeypatch.setattr(streaming, "peak_resident_gb", lambda: 0.5)
+
+
+@pytest.mark.usefixtures("young_process")
 def test_the_command_streams_images_and_says_what_it_took(tmp_path: Path) -> None:
     given: dict[str, Any] = {
         "name": "optics", "options": ["pixels=30"], "dataset": "digits", "limit": 200,
@@ -572,6 +579,7 @@ def test_the_command_streams_images_and_says_what_it_took(tmp_path: Path) -> Non
         assert set(np.unique(held["labels"])) == set(range(10))
 
 
+@pytest.mark.usefixtures("young_process")
 def test_the_command_gives_a_programmable_device_a_setting(tmp_path: Path) -> None:
     options = ["outputs=5", "noise_v=0.0"]
     streaming.main("ideal", options, "digits", 80, tmp_path, 64, False, 0, None, "", True)

@@ -7,8 +7,10 @@ because a process in it died.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Protocol
@@ -36,6 +38,10 @@ class Pool:
     They end with this process, however it ends.
     """
 
+    _executor: ProcessPoolExecutor
+    _begun: bool
+    """Whether the processes were started: the first call does."""
+
     def __init__(self, jobs: int) -> None:
         if jobs < 1:
             raise ConfigError(f"jobs: expected at least 1 process, got {jobs}.")
@@ -44,7 +50,14 @@ class Pool:
 
     def submit(self, act: Callable[..., Any], *given: Any) -> Future[Any]:
         """As an executor's."""
-        return self._executor.submit(act, *given)
+        if self._begun:
+            return self._executor.submit(act, *given)
+        # The first call starts the processes. Until they have got ready to leave Ctrl-C
+        # to the parent, they inherit that it is held back.
+        with _interrupts_held_back():
+            future = self._executor.submit(act, *given)
+        self._begun = True
+        return future
 
     def renew(self) -> None:
         """Give the processes up and begin with new ones."""
@@ -59,6 +72,7 @@ class Pool:
     def _begin(self) -> None:
         # Spawned, not forked: a forked copy of a process with threads may hang.
         context = multiprocessing.get_context("spawn")
+        self._begun = False
         theirs: Connection
         theirs, self._lifeline = context.Pipe(duplex=False)
         self._executor = ProcessPoolExecutor(
@@ -75,6 +89,19 @@ class Pool:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block, for this thread and what it starts."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Borrowed:

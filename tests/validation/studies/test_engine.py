@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import BrokenExecutor
@@ -301,6 +302,33 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None
     assert err.count("Traceback") == 1 and "KeyboardInterrupt" in err
     assert descendants_end(process.pid)
     assert 5 <= len(list(Store(tmp_path / "out").results())) < 640
+
+
+def test_ctrl_c_while_the_processes_start_says_nothing_of_theirs(tmp_path: Path) -> None:
+    """Held back in them from the beginning: they begin with a second of imports."""
+    code = (
+        "import os, signal, time\n"
+        "from validation.studies.workers import Pool\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    pool = Pool(2)\n"
+        "    future = pool.submit(len, 'ab')\n"
+        "    for _ in range(40):\n"
+        "        try:\n"
+        "            os.killpg(0, signal.SIGINT)\n"
+        "            time.sleep(0.02)\n"
+        "        except KeyboardInterrupt:\n"
+        "            pass\n"
+        "    assert future.result(30) == 2\n"
+        "    pool.stop()\n"
+    )
+    (tmp_path / "begin.py").write_text(code)
+    root = Path(engine.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "begin.py")], env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True, text=True, timeout=60, start_new_session=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == ""
 
 
 def test_the_table_has_one_row_per_point(tmp_path: Path) -> None:
