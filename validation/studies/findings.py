@@ -89,7 +89,7 @@ def findings(study: DesignStudy, trials: Trials) -> Findings:
     best[allowed] = pareto.front(means[allowed])
     errors = _errors(counts, scatter, key.child("effects"))
     own = signs * means
-    low, high = _ends(sure, signs)
+    low, high = _ends(sure, signs, study.objectives)
     winner = _most_accurate(study, own, best)
     return Findings(
         study=study, trials=trials, designs=trials.designs, means=own, counts=counts,
@@ -114,8 +114,11 @@ def codes(study: DesignStudy, designs: Sequence[Design]) -> NDArray[np.int64]:
     return np.array(rows, np.int64).reshape(len(designs), len(axes))
 
 
-def _ends(sure: Certainty, signs: Array) -> tuple[Array, Array]:
+def _ends(sure: Certainty, signs: Array, objectives: Sequence[Objective]) -> tuple[Array, Array]:
     turned = np.stack([signs * sure.low, signs * sure.high])
+    # Deviations pooled from all designs can lead out of what an accuracy may be.
+    fractions = [objective.is_accuracy for objective in objectives]
+    turned[..., fractions] = turned[..., fractions].clip(0.0, 1.0)
     return turned.min(axis=0), turned.max(axis=0)
 
 
