@@ -30,7 +30,7 @@ def study(
     with friendly():
         from validation.studies import main as studies
 
-        mode = "quiet" if quiet else "json-lines" if json_lines else "live"
+        mode = _mode(quiet, json_lines)
         studies.main(file, out, jobs, executor, scheduler, mode, retry_failed, data, typed())
 
 
@@ -42,13 +42,16 @@ def robustness(
     quick: Quick = False,
     jobs: Jobs = 2,
     points: Annotated[list[float] | None, typer.Option(help="Accuracy lost, points.")] = None,
+    quiet: Quiet = False,
+    json_lines: Lines = False,
     data: Data = None,
 ) -> None:
     """Which non-ideality kills the network first, and does PIB in the loop save it?"""
     with friendly():
         from validation.studies import robustness as robust
 
-        robust.main(network, out, seeds, quick, jobs, data, points, typed())
+        mode = _mode(quiet, json_lines)
+        robust.main(network, out, seeds, quick, jobs, data, points, typed(), mode)
 
 
 @app.command()
@@ -59,13 +62,16 @@ def design(
     quick: Quick = False,
     budget_points: Annotated[int | None, typer.Option(min=1)] = None,
     budget_minutes: Annotated[float | None, typer.Option(min=0)] = None,
+    quiet: Quiet = False,
+    json_lines: Lines = False,
     data: Data = None,
 ) -> None:
     """Search for the designs that trade accuracy, energy, latency and area best."""
     with friendly():
         from validation.studies import design as designing
 
-        designing.main(file, out, jobs, quick, budget_points, budget_minutes, data, typed())
+        mode = _mode(quiet, json_lines)
+        designing.main(file, out, jobs, quick, budget_points, budget_minutes, data, typed(), mode)
 
 
 @app.command()
@@ -110,3 +116,8 @@ def bench(
         from validation.bench import main as benching
 
         benching.main(what, out, quick, data, typed())
+
+
+def _mode(quiet: bool, json_lines: bool) -> str:
+    """How progress is shown."""
+    return "quiet" if quiet else "json-lines" if json_lines else "live"

@@ -110,7 +110,7 @@ def finished(
     _written(study, found, folder, command)
     summary.write(folder)
     page = write_page(folder, found, summary)
-    if mode == "live":
+    if mode != "json-lines":
         console.print(summary.table())
         console.print(f"report: {page}", markup=False)
     return summary

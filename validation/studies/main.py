@@ -150,7 +150,7 @@ def _finish(
         "failed": failed.to_dict("records"),
     }
     summary.write(folder)
-    if mode == "live":
+    if mode != "json-lines":
         console.print(summary.table())
         for row in summary.extra["failed"][:SHOWN_FAILURES]:
             told = ", ".join(f"{n}={row[n]}" for n in (collecting.TRAINED_BY, *study.axes, "seed"))

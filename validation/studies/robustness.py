@@ -92,8 +92,9 @@ def main(
     summary.write(out)
     page = robustnesspage.page(study, found, missing, text, command, network_text)
     write_atomic(out / REPORT, page.encode())
-    console.print(summary.table())
-    console.print(f"report in {out / REPORT}")
+    if progress != "json-lines":
+        console.print(summary.table())
+        console.print(f"report in {out / REPORT}", markup=False)
     return summary
 
 
@@ -150,10 +151,11 @@ def computed(study: Study, out: Path, jobs: int, progress: str) -> list[Case]:
                 found = dataset(plan, study.cases, [], store, study.images)
                 asked = _second(study, found)
             wanted = list(dict.fromkeys(study.placed(asked)))
-            console.print(
-                f"{plan.network}: {len(study.found.swept)} non-idealities, "
-                f"{', '.join(plan.methods)}, {len(plan.seeds)} seeds: {len(wanted)} points"
-            )
+            if progress == "live":
+                console.print(
+                    f"{plan.network}: {len(study.found.swept)} non-idealities, "
+                    f"{', '.join(plan.methods)}, {len(plan.seeds)} seeds: {len(wanted)} points"
+                )
             with watcher(progress, Tally(len(wanted))) as watch:
                 run(wanted, out, pool, watch)
     return pairs(paired_ones(study, found))
