@@ -33,7 +33,7 @@ def figures(seconds: float) -> tuple[list[Figure], dict[str, Any]]:
     """Overhead, start, memory and scaling; below 3 `seconds` with fewer points."""
     full = seconds >= 3
     rows = _many(POINTS if full else POINTS // 5)
-    rows.append(_scaling(pairs=5 if full else 2, points=24 if full else 12))
+    rows += _scaling(pairs=9 if full else 2, points=40 if full else 12)
     facts = {
         "workers": WORKERS,
         "points": "synthetic, each result fsynced and renamed",
@@ -75,10 +75,14 @@ def _many(count: int) -> list[Figure]:
     ]
 
 
-def _scaling(pairs: int, points: int) -> Figure:
-    """Speed of two workers over one, points of WORK_S without waiting."""
+def _scaling(pairs: int, points: int) -> list[Figure]:
+    """Speed of two workers over one, points of WORK_S without waiting.
+
+    And of the same work in the same processes without the engine: what two
+    processors of this machine are worth, at this moment.
+    """
     rounds, seeds = _rounds(), itertools.count()
-    ratios = []
+    ratios, bare = [], []
     with Pool(1) as one, Pool(WORKERS) as two:
         for pool in (one, two):
             _timed(pool, _points([next(seeds) for _ in range(4)]))
@@ -86,8 +90,19 @@ def _scaling(pairs: int, points: int) -> Figure:
             given = [next(seeds) for _ in range(points)]
             alone = _timed(one, _points(given, rounds))
             ratios.append(alone / _timed(two, _points(given, rounds)))
-    ratio = statistics.median(ratios)
-    return Figure("speed_of_two_workers_over_one", ratio, "x", ">= 1.7", n=pairs)
+            bare.append(_bare(one, points, rounds) / _bare(two, points, rounds))
+    name = "speed_of_two_workers_over_one"
+    return [
+        Figure(name, statistics.median(ratios), "x", ">= 1.7", n=pairs),
+        Figure(f"{name}_without_the_engine", statistics.median(bare), "x", n=pairs),
+    ]
+
+
+def _bare(pool: Pool, points: int, rounds: int) -> float:
+    begun = time.perf_counter()
+    for future in [pool.submit(synthetic, {"rounds": rounds}, n) for n in range(points)]:
+        future.result()
+    return time.perf_counter() - begun
 
 
 def _rounds() -> int:
