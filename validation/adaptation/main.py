@@ -18,6 +18,7 @@ from validation.adaptation.fault import Fault
 from validation.adaptation.methods import METHODS, TITLES, method
 from validation.adaptation.picture import of_drift, of_fault
 from validation.adaptation.standing import COSTS
+from validation.adaptation.tables import of_methods, of_policies
 from validation.config import RunConfig, load_config
 from validation.console import console
 from validation.reproduce.parts import Part, compute
@@ -101,7 +102,7 @@ def main(request: Request) -> Summary:
     summary = Summary(request.command, figures)
     summary.extra = {"preset": request.preset, "quick": request.quick, "kind": kind}
     summary.write(out)
-    console.print(summary.table())
+    console.print(of_policies(data) if kind == "drift" else of_methods(data, request.methods))
     console.print(f"picture, data and figures in {out}")
     return summary
 
@@ -193,9 +194,6 @@ def _figures_of(name: str, one: xr.Dataset) -> list[Figure]:
         for k in one["passes"].values:
             at = one.sel(passes=k)
             rows.append(_mean(f"{name}_{way}_{k:g}_passes", at[way]))
-            rows += [_mean(f"{name}_{way}_{k:g}_passes_{c}", at[f"{way}_{c}"], unit)
-                     for c, unit in COSTS.items()
-                     if c in ("passes", "writes") and f"{way}_{c}" in at]  # fmt: skip
     return rows
 
 
