@@ -34,7 +34,8 @@ def clusters(images: Tensor, count: int, key: Key, rounds: int = 25) -> Tensor:
     """Pseudo-labels (n,), integers below `count`, by k-means from k-means++ seeds.
 
     Lloyd's rounds on images (n, pixels); an empty cluster begins anew at the image
-    that is worst off. Every number up to `count` occurs.
+    that is worst off. Numbers without gaps from 0, fewer than `count` where images
+    coincide; ConfigError if only one is left.
     """
     if not 2 <= count <= len(images):
         raise ConfigError(f"clusters: expected between 2 and {len(images)}, got {count}.")
@@ -49,7 +50,13 @@ def clusters(images: Tensor, count: int, key: Key, rounds: int = 25) -> Tensor:
             worst = int(distance.argmax())
             centres[empty], distance[worst] = images[worst], 0.0
     labels, _ = _assigned(images, centres)
-    return torch.unique(labels, return_inverse=True)[1]
+    found, labels = torch.unique(labels, return_inverse=True)
+    if len(found) < 2:
+        raise ConfigError(
+            f"clusters: all {len(images)} images fell into one of {count} clusters; they are "
+            "(nearly) alike. Give images that differ."
+        )
+    return labels
 
 
 def _seeds(images: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -101,10 +101,11 @@ class LocalTraining:
     # -- a step or none -----------------------------------------------------
 
     def whole_step(self, noting: bool, then: Callable[[Outcome], None]) -> None:
-        """One step, then `then`; after an error in either all is as before.
+        """One step, then `then`; after an error in either all that is learnt is as before.
 
         noting: measure the objective too. What fails has left new weights on
-        the device: the next step begins by writing the old ones.
+        the device: the next step begins by writing the old ones. A ranging of the
+        converters in the failed step stays, as do the time and wear it cost the device.
         """
         if self._device_ahead:
             self.write_again()
@@ -224,9 +225,13 @@ class LocalTraining:
         arrays = {f"unit.{n}": t for n, t in store.items() if t is not None}
         for name, parameter in self.unit.parameters.items():
             moments = self._optimiser.state[parameter]
-            arrays |= {f"adam.{name}.{n}": v for n, v in moments.items()}
-        arrays |= {f"objective.{n}": t for n, t in self._plan.objective.state().items()}
-        return arrays, {"step": str(self.step), "captured_epoch": str(self._captures.epoch)}
+            arrays |= {f"adam.{name}.{n}": v.clone() for n, v in moments.items()}
+        arrays |= {f"objective.{n}": t.clone() for n, t in self._plan.objective.state().items()}
+        return arrays, {
+            "step": str(self.step),
+            "captured_epoch": str(self._captures.epoch),
+            "device_ahead": str(int(self._device_ahead)),
+        }
 
     def load(self, arrays: Mapping[str, Tensor], text: Mapping[str, str]) -> None:
         """Go on from what :meth:`state` gave; KeyError if something is missing."""
@@ -234,6 +239,8 @@ class LocalTraining:
         self.step = int(text["step"])
         self._weights, self.start = store.get("weights"), store["start"]
         self._captures.epoch = int(text["captured_epoch"])
+        # Checkpoints of earlier versions lack it.
+        self._device_ahead = text.get("device_ahead", "0") == "1"
         self._captures.readings = store.get("readings")
         self._captures.before = store.get("before", self._captures.before)
         self._plan.objective.load(under(arrays, "objective."))

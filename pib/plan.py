@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pib.augment import Augment
-from pib.batches import Classes, Recipe
+from pib.batches import Classes, Instances, Recipe
 from pib.capture import Recapture
 from pib.objective import Objective
 from pib.writes import WHOLE, Writes
@@ -21,7 +21,7 @@ class Plan:
 
     steps: instead of epochs. batches: how they are drawn and what their targets
     are. hard_offset: batches are drawn with weight 1 - p(correct) + hard_offset by
-    a readout on the units before it; None draws evenly. recapture: what is
+    a readout on the units before it, which needs labels; None draws evenly. recapture: what is
     stored of the physics before the layer that learns: "batch" stores nothing
     and measures the augmented batch; "never" measures the training images
     once, without augmentation; "epoch" anew every epoch. record_dropout: on
@@ -55,11 +55,26 @@ class Plan:
                 f"plan: recapture = {self.recapture!r} stores the images as they are, so that "
                 "versions of an image would be alike. Use 'batch', or one view."
             )
+        if self.hard_offset is not None and not isinstance(self.batches, Classes):
+            raise ConfigError(
+                f"plan: hard_offset = {self.hard_offset} weighs examples by their labels, but "
+                f"{self.batches} is to do without. Leave hard_offset out, or use Classes()."
+            )
+        if _views_alike(self.batches) and self.augment.is_off:
+            raise ConfigError(
+                f"plan: without augmentation the views of {self.batches} would differ by read "
+                "noise only. Give an augmentation, or draw views from nearest > 0 neighbours."
+            )
 
     @property
     def program_every(self) -> int:
         """Steps between writes to the chip."""
         return self.writes.every
+
+
+def _views_alike(batches: Recipe) -> bool:
+    """Whether only augmentation can make the views of an image differ."""
+    return isinstance(batches, Instances) and batches.views > 1 and batches.nearest == 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from pib.network import Network
 from pib.objective import Verdict
 from pib.plan import Plan, TrainingData
 from pib.sampling import draw
-from pib.unit import Unit
+from pib.unit import Unit, require_one_ledger
 from twin.errors import CheckpointError, ConfigError
 from twin.key import Key
 
@@ -80,8 +80,9 @@ class Trainer:
     def advance(self) -> None:
         """One training step of the unit whose turn it is.
 
-        After an error the parameters are as before the step; calling again
-        writes them anew and repeats the step.
+        After an error the parameters are as before the step; calling again writes
+        them anew and makes the step with the same keys, on the device as it is then:
+        if its converters were ranged in the failed step, they stay so.
         """
         if self._local is None:
             local = self._new_local()
@@ -157,7 +158,12 @@ class Trainer:
     # -- stop and go on -----------------------------------------------------
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Everything a resumed run needs, as tensors and as text."""
+        """Everything a resumed run needs, as tensors and as text.
+
+        Raises ConfigError if the units do not share one ledger: of several, the
+        costs of all but the first would be lost.
+        """
+        require_one_ledger(self.network.units)
         arrays = {f"network.{n}": t for n, t in self.network.state().items()}
         arrays |= {f"measured.{i}": t for i, t in enumerate(self.measured)}
         text = {

@@ -7,7 +7,7 @@ both the feature is z = relu(x W + b); they differ in who computes x W.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -238,6 +238,17 @@ class DigitalLayerUnit:
 def feature(unit: Unit, record: Record) -> Tensor:
     """Z of a unit, (batch, width), from what was measured."""
     return rectified(unit.pre_activation(record))
+
+
+def require_one_ledger(units: Sequence[Unit]) -> None:
+    """ConfigError unless all units count their costs in the same ledger."""
+    first = units[0].fence.ledger
+    apart = [unit.name for unit in units if unit.fence.ledger is not first]
+    if apart:
+        raise ConfigError(
+            f"{', '.join(apart)}: another ledger than {units[0].name}'s, so that a checkpoint "
+            "would lose costs. Make one Ledger() and give it to every Fence(..., ledger=)."
+        )
 
 
 def _matrix_sizes(fence: Fence) -> tuple[int, int]:

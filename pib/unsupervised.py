@@ -51,6 +51,11 @@ class Unsupervised:
     def __post_init__(self) -> None:
         if self.views < 2 or self.instances < 2:
             raise ConfigError(f"unsupervised: expected instances >= 2 and views >= 2: {self}.")
+        if self.target is Target.CLUSTERS and self.clusters > self.batch:
+            raise ConfigError(
+                f"unsupervised: a batch of instances x views = {self.batch} cannot hold every "
+                f"one of {self.clusters} clusters. Lower clusters, or raise instances or views."
+            )
 
     @property
     def batch(self) -> int:

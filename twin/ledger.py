@@ -17,8 +17,9 @@ class Cost:
     passes: samples x shots that went through the physics. writes: calls to
     program. cells: elements written. device_seconds: at work; waited_seconds:
     device time let pass on purpose. digital_operations: an estimate of the
-    multiply-adds of training steps beside the device (layer and loss; a
-    spectrum counts 3 n^3 whatever the objective).
+    multiply-adds of training steps, and of an agent's acting, beside the device
+    (layer and loss; the spectra of a step count 3 n^3 together, of a supervised or
+    unsupervised one whatever the objective, of an agent's unless alpha is 2).
     """
 
     passes: int = 0

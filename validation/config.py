@@ -181,11 +181,35 @@ class RunConfig(_Table):
                     f"unit.{index}: program_every, write_threshold, write_step and "
                     "window_sigmas are for isomorphic units"
                 )
-        if self.unsupervised is not None and self.network.hard_examples:
-            raise ValueError("network.hard_examples looks at labels; set it to false")
-        if self.unsupervised is not None and self.objective.sigma_end is not None:
-            raise ValueError("objective.sigma_end is for training with labels; leave it out")
+        if self.unsupervised is not None:
+            self._consistent_without_labels(self.unsupervised)
         return self
+
+    def _consistent_without_labels(self, table: UnsupervisedTable) -> None:
+        if self.network.hard_examples:
+            raise ValueError("network.hard_examples looks at labels; set it to false")
+        if self.objective.sigma_end is not None:
+            raise ValueError("objective.sigma_end is for training with labels; leave it out")
+        same_image = table.target in (Target.INSTANCES, Target.TWO_VIEWS)
+        if same_image and self.augment == AugmentTable():
+            raise ValueError(
+                f"unsupervised.target = {str(table.target)!r} without augmentation shows views "
+                "that differ by read noise only; give [augment], or target = 'neighbours'"
+            )
+        shown = table.instances * table.views
+        for index, unit in enumerate(self.unit):
+            if table.target is not Target.CLUSTERS and unit.batch is not None:
+                raise ValueError(
+                    f"unit.{index}.batch is not used by target {str(table.target)!r}, whose "
+                    "batch is instances x views; set those, and leave it out"
+                )
+            for batch in (shown, unit.batch or shown):
+                if table.target is Target.CLUSTERS and table.clusters > batch:
+                    raise ValueError(
+                        f"unit.{index}: a batch of {batch} cannot hold every one of "
+                        f"{table.clusters} clusters; lower unsupervised.clusters, or raise "
+                        "instances x views and unit.batch"
+                    )
 
 
 def presets() -> list[str]:

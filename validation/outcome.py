@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,6 @@ def summarise(
 
 
 def _facts(job: Job, trainer: Trainer, found: Any, notes: dict[str, str]) -> dict[str, Any]:
-    threads = torch.get_num_threads()
     facts: dict[str, Any] = {
         "command": job.command,
         "preset": job.preset,
@@ -161,8 +160,7 @@ def _facts(job: Job, trainer: Trainer, found: Any, notes: dict[str, str]) -> dic
         },
         "dataset": job.data.describe(),
     }
-    if int(notes.get("threads", threads)) != threads:
-        facts["threads_changed"] = f"checkpoint: {notes['threads']}, now: {threads}"
+    facts |= threads_changed(notes)
     if found is None:
         facts["references_off"] = True
     else:
@@ -176,6 +174,15 @@ def _facts(job: Job, trainer: Trainer, found: Any, notes: dict[str, str]) -> dic
             if getattr(found, name) is not None
         }
     return facts
+
+
+def threads_changed(notes: Mapping[str, str]) -> dict[str, str]:
+    """What to tell if a run goes on with another thread count than its checkpoint's:
+    sums are then rounded otherwise, and it is no longer the uninterrupted run to the bit."""
+    threads = torch.get_num_threads()
+    if int(notes.get("threads", threads)) == threads:
+        return {}
+    return {"threads_changed": f"checkpoint: {notes['threads']}, now: {threads}"}
 
 
 def _unit_facts(config: RunConfig, network: Network, index: int) -> dict[str, Any]:

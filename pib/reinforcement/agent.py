@@ -23,7 +23,7 @@ from pib.reinforcement.encoding import PhaseEncoding, StateScale, on_port, relat
 from pib.reinforcement.learner import Lesson, LocalLearner
 from pib.reinforcement.replay import Batch
 from pib.rule import rectified
-from pib.unit import DigitalLayerUnit, Record, feature
+from pib.unit import DigitalLayerUnit, Record, feature, require_one_ledger
 from twin.errors import ConfigError
 from twin.key import Key
 from twin.ledger import Cost, Ledger
@@ -65,7 +65,8 @@ class Recipe:
 class Agent:
     """Units with fixed physics in a row, that learn one by one from one batch.
 
-    scale: of the environment's states. key: fixes encoding and first heads.
+    units: with one ledger for all. scale: of the environment's states. key: fixes
+    encoding and first heads.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Agent:
             for index, unit in enumerate(units)
         ]
         _require_fit(units)
+        require_one_ledger(units)
         self.network = Network(list(units), skip=False)
         self.scale, self.actions = scale, actions
         self.recipe = recipe or Recipe()
@@ -93,7 +95,7 @@ class Agent:
 
     @property
     def ledger(self) -> Ledger:
-        """The first unit's; the units of an agent had better share one."""
+        """The one that all units share."""
         return self.network.units[0].fence.ledger
 
     def calibrate(self, states: Tensor, *, key: Key) -> None:
@@ -119,6 +121,7 @@ class Agent:
             if index > 0:
                 record = self._captured(index, features, key, phase)
             features = feature(learner.unit, record)
+            self._count_passes(learner, len(frames), phase)
         return self.learners[-1].values(features)
 
     def learn(self, batch: Batch, *, rate: float, key: Key) -> list[Lesson]:
@@ -148,10 +151,8 @@ class Agent:
         ends (and, where Y needs them, the states) by the slow copies.
         """
         n = len(batch.actions)
-        slow_now = self.recipe.bottleneck.relevance is Relevance.TQ
-        slow_now = slow_now and self.recipe.information_weight != 0
         frames = [batch.frames, batch.next_frames, batch.next_frames]
-        record = _remembered(torch.cat(frames + [batch.frames] * slow_now))
+        record = _remembered(torch.cat(frames + [batch.frames] * self._slow_now))
         seen: list[tuple[Record, Tensor]] = []
         present, slow = record.values, record.values[:0]
         for index, learner in enumerate(self.learners):
@@ -187,11 +188,25 @@ class Agent:
         drive = on_port(relative(before), unit.fence.drive_port)
         return unit.capture(drive, key=key.child(unit.name), phase=phase)
 
+    @property
+    def _slow_now(self) -> bool:
+        """Whether Y needs the slow copies' values of the present states."""
+        tq = self.recipe.bottleneck.relevance is Relevance.TQ
+        return tq and self.recipe.information_weight != 0
+
     def _count_digital(self, learner: LocalLearner, n: int) -> None:
+        """An update: layer and head on the states, on the ends, on the ends by the slow
+        copies (with TQ on the states too), and the gradient; kernels and their spectra."""
+        self._count_passes(learner, (5 if self._slow_now else 4) * n, "learn")
+        if self.recipe.information_weight:
+            spectrum = 0 if self.recipe.bottleneck.alpha == 2 else 3 * n**3
+            cost = Cost(digital_operations=2 * n * n * learner.unit.width + spectrum)
+            self.ledger.add(learner.unit.name, "learn", cost)
+
+    def _count_passes(self, learner: LocalLearner, samples: int, phase: str) -> None:
+        """Samples through a layer and its head; at most, for not every head is asked."""
         weights = sum(p.numel() for p in learner.weights.parameters.values())
-        kernel = n * n * learner.unit.width * 2 if self.recipe.information_weight else 0
-        cost = Cost(digital_operations=5 * n * weights + kernel)
-        self.ledger.add(learner.unit.name, "learn", cost)
+        self.ledger.add(learner.unit.name, phase, Cost(digital_operations=samples * weights))
 
     # -- stop and go on -----------------------------------------------------
 

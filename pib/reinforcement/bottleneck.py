@@ -21,7 +21,8 @@ class Relevance(StrEnum):
 
     ADV: the same greedy action, times a Gaussian of its mean value. TQ: a
     Gaussian of the target network's values of all actions. NEXT: a Gaussian of
-    the first unit's camera frame n steps later.
+    the first unit's camera frame n steps later, or of the last state before a
+    terminal one that comes earlier.
     """
 
     ADV = "adv"

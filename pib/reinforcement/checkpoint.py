@@ -31,7 +31,7 @@ def save_training(folder: Path, training: Training, notes: Mapping[str, str]) ->
 
 
 def load_training(folder: Path, training: Training) -> dict[str, str]:
-    """Go on from `folder`; returns the notes."""
+    """Go on from `folder`; returns the notes, and "threads" it was made with."""
     loaded = checkpoint.load(folder)
     training.load(loaded.arrays, loaded.text)
     agent = training.player
@@ -43,4 +43,5 @@ def load_training(folder: Path, training: Training) -> dict[str, str]:
         if isinstance(error, PibTwinError):
             raise
         raise CheckpointError(f"{folder}: a device's state is incomplete: {error}.") from None
-    return {n[5:]: v for n, v in loaded.text.items() if n.startswith("note.")}
+    notes = {n[5:]: v for n, v in loaded.text.items() if n.startswith("note.")}
+    return {**notes, "threads": loaded.text["threads"]}

@@ -16,7 +16,8 @@ from twin.key import Key
 class Batch:
     """n transitions over up to n_step steps.
 
-    frames, next_frames: (n, pixels), as measured. states: (n, state_size),
+    frames, next_frames: (n, pixels), as measured; where an episode was over before
+    its n steps, the end is the last state in which something was done. states: (n, state_size),
     scaled. actions: (n,), int64. returns: discounted sum of the rewards on the
     way. discounts: of the value at the end, 0 where there is no future. least,
     most: bounds of any value, from the rewards seen so far.
@@ -79,7 +80,10 @@ class Replay:
     def end(self, frame: Tensor | None = None, state: Tensor | None = None) -> None:
         """The episode is over; `frame` and `state` of where it was cut, if it was."""
         cut = frame is not None and state is not None
-        last = self._write(frame, state) if frame is not None and state is not None else 0
+        # A terminal state is not measured: the one before it stands for it.
+        last = self._pending[-1][0] if self._pending else 0
+        if frame is not None and state is not None:
+            last = self._write(frame, state)
         while self._pending:
             self._finish(last, bootstrapped=cut)
 
@@ -144,6 +148,6 @@ class Replay:
         kept = self._rows
         kept["returns"][row] = sum(r * self._gamma**k for k, r in enumerate(rewards))
         kept["discounts"][row] = self._gamma ** len(rewards) if bootstrapped else 0.0
-        kept["ends"][row] = end if bootstrapped else row
+        kept["ends"][row] = end
         kept["ready"][row] = True
         self._ready = None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pib.local import under
-from pib.reinforcement.agent import Player
+from pib.reinforcement.agent import Agent, Player
 from pib.reinforcement.encoding import StateScale
 from pib.reinforcement.environment import Environment
 from pib.reinforcement.learner import Lesson
@@ -84,6 +84,12 @@ class Training:
             raise ConfigError(
                 f"the state scale has {len(self.scale.centre)} entries, the environment's state "
                 f"has {size}."
+            )
+        own = self.player.scale if isinstance(self.player, Agent) else self.scale
+        if not (own.centre.equal(self.scale.centre) and own.width.equal(self.scale.width)):
+            raise ConfigError(
+                "the agent was made for another state scale than the training's; give both the "
+                "same one."
             )
         self.replay = Replay(
             plan.replay, self.player.frame_size, size, gamma=plan.gamma, n_step=plan.n_step
@@ -199,6 +205,8 @@ class Training:
         try:
             told = json.loads(text["training"])
             self.player.load(under(arrays, "player."))
+            if isinstance(self.player, Agent):
+                self.scale = self.player.scale
             self.replay.load(under(arrays, "replay."))
             self.step, self.updates = int(told["step"]), int(told["updates"])
             self.episodes = [

@@ -189,7 +189,8 @@ class Cells:
         return total
 
     def _worn_out(self, table: Endurance) -> Tensor:
-        """Cells that no write moves any more, bool; a write in any mode is one cycle."""
+        """Cells that no write moves any more, bool. Every write of the chip counts as a
+        cycle of every cell, an upper bound where a verified write leaves cells alone."""
         if self._lifetimes is None:
             self._lifetimes = wear.lifetimes(self._key, self._encoding.shape, table).to(
                 self._device

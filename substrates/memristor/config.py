@@ -86,7 +86,8 @@ class CrossbarConfig:
     """In mode outcome: cells whose target is what it was are written again. If not, they
     are left alone and cost nothing; the first write is of all cells in any case, and
     a cell relaxes on one random slope for good (assumed), not a new one per write. The
-    other modes look at each cell, or pulse it, whatever its target was."""
+    other modes look at each cell, or pulse it, whatever its target was. Refused with a
+    technology that has an endurance law: cells are not counted one by one."""
     verify_tolerance: Annotated[float, Field(gt=0, le=1)] | None = None
     """Accepted distance from the target, fraction of the window. None: what the
     technology states, relative to each target; without a statement 0.02 of the

@@ -164,6 +164,12 @@ def _fits(config: CrossbarConfig, technology: Technology) -> None:
             f"memristor: the window {config.g_min_siemens:g} to {config.g_max_siemens:g} S leaves "
             f"the range of {technology.name!r}, {low:g} to {high:g} S; narrow the window."
         )
+    if technology.endurance is not None and not config.write_unchanged:
+        raise ConfigError(
+            f"memristor.write_unchanged: false, but {technology.name!r} has an endurance law, "
+            "which counts the writes of the whole chip: cells that are left alone would wear "
+            "out too. Leave write_unchanged out, or give a technology without [endurance]."
+        )
     table = config.programming_table
     if table is not None:
         known = [p.name for p in technology.programming]

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pib.batches import Classes, Clusters, Instances
+from pib.augment import Augment
+from pib.batches import Classes, Clusters, Instances, Recipe
 from pib.groups import clusters, neighbours
 from pib.plan import TrainingData
 from tests.pib import tiny
@@ -73,6 +74,13 @@ def test_clusters_are_numbered_without_gaps_and_by_the_key(seed: int, n: int, co
     assert torch.equal(labels, clusters(points, count, Key(seed)))
 
 
+def test_images_that_coincide_make_fewer_clusters_or_none() -> None:
+    two = torch.eye(3)[[0, 1] * 4]
+    assert sorted(set(clusters(two, 4, Key(1)).tolist())) == [0, 1]
+    with pytest.raises(ConfigError, match="all 8 images fell into one of 3 clusters"):
+        clusters(torch.ones(8, 3), 3, Key(1))
+
+
 def test_clusters_find_groups_that_are_far_apart() -> None:
     _, truth = tiny.images(60)
     points = 10.0 * torch.nn.functional.one_hot(truth, 3) + 0.1 * torch.rand(
@@ -95,6 +103,21 @@ def test_balanced_batches_need_labels_and_the_others_do_not() -> None:
 def test_batches_out_of_range_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="batches"):
         Instances(**bad).of(unlabelled(), 12, Key(0))
+
+
+@pytest.mark.parametrize("recipe", [Clusters(count=3), Instances(instances=4, views=1)])
+def test_examples_cannot_be_weighed_by_labels_where_there_are_none(recipe: Recipe) -> None:
+    with pytest.raises(ConfigError, match=r"hard_offset = 0\.1 weighs examples by their labels"):
+        tiny.plan(batches=recipe, hard_offset=0.1)
+    tiny.plan(batches=recipe)
+
+
+def test_views_of_one_image_need_augmentation() -> None:
+    with pytest.raises(ConfigError, match="differ by read noise only"):
+        tiny.plan(batches=Instances(instances=4, views=2))
+    tiny.plan(batches=Instances(instances=4, views=2), augment=Augment(shift_px=1))
+    tiny.plan(batches=Instances(instances=4, views=2, nearest=3))
+    tiny.plan(batches=Instances(instances=4, views=1))
 
 
 def test_stored_images_cannot_have_versions() -> None:

@@ -293,6 +293,39 @@ def test_units_that_do_not_fit_each_other_are_refused_by_name() -> None:
         agent_of([Made(PLAIN, "numpy"), Made(PLAIN, "numpy")], 1)
 
 
+def test_units_with_ledgers_of_their_own_are_refused() -> None:
+    units = [
+        DigitalLayerUnit(Fence(device, name=f"unit {i}"), outputs=5, key=Key(i))
+        for i, device in enumerate(made(PLAIN))
+    ]
+    with pytest.raises(ConfigError, match="unit 1: another ledger than unit 0's"):
+        Agent(units, SCALE, 2, key=Key(0))
+
+
+@pytest.mark.parametrize(
+    ("relevance", "alpha", "weight", "passes", "cubes"),
+    [
+        (Relevance.ADV, 2.0, 0.1, 4, 0),
+        (Relevance.TQ, 2.0, 0.1, 5, 0),
+        (Relevance.TQ, 2.0, 0.0, 4, 0),
+        (Relevance.NEXT, 1.01, 0.1, 4, 3),
+    ],
+)
+def test_digital_work_is_passes_of_layers_and_heads_kernels_and_spectra(
+    relevance: Relevance, alpha: float, weight: float, passes: int, cubes: int
+) -> None:
+    bottleneck = Bottleneck(relevance=relevance, alpha=alpha)
+    agent = agent_of(made(PLAIN), 1, information_weight=weight, bottleneck=bottleneck)
+    batch, layer = a_batch(agent), 6 * 5 + 5 + 5 * 2 + 2
+    agent.learn(batch, rate=0.01, key=Key(5))
+    agent.values(batch.frames[:3], key=Key(6), phase="act")
+    kernel = 2 * 8 * 8 * 5 if weight else 0
+    for unit in ("unit 1", "unit 2"):
+        learnt, acted = (agent.ledger.total(unit, p).digital_operations for p in ("learn", "act"))
+        assert learnt == passes * 8 * layer + kernel + cubes * 8**3
+        assert acted == 3 * layer
+
+
 # ---- memory ------------------------------------------------------------------
 
 
@@ -330,8 +363,8 @@ def test_returns_are_those_of_n_steps_and_only_a_cut_episode_has_a_future(
         assert value == pytest.approx(sum(r * 0.5**k for k, r in enumerate(ahead)))
         goes_on = t + n_step < len(rewards) or cut
         assert discount == (0.5 ** len(ahead) if goes_on else 0.0)
-        if goes_on:
-            assert end == t + len(ahead)
+        # A terminal state has no frame: the last one before it stands there.
+        assert end == (t + len(ahead) if goes_on else len(rewards) - 1)
 
 
 @given(episodes=st.lists(st.integers(1, 7), min_size=1, max_size=12), seed=seeds)
@@ -348,7 +381,8 @@ def test_a_full_memory_never_mixes_old_states_with_new_ends(episodes: list[int],
             ends[first + t] = min(t + 3, length) + first
         if number % 2:
             replay.end()
-            ends |= {first + t: first + t for t in range(length) if t + 3 >= length}
+            last = first + length - 1
+            ends |= {first + t: last for t in range(length) if t + 3 >= length}
         else:
             replay.end(torch.tensor([float(first + length)]), torch.tensor([0.0]))
         for _ in range(length):
@@ -407,7 +441,8 @@ def test_a_resumed_training_is_bit_for_bit_the_one_that_was_not_stopped(
         first.episode()
     save_training(folder, first, {"seconds": "3"})
     again = fresh()
-    assert load_training(folder, again) == {"seconds": "3"}
+    threads = str(torch.get_num_threads())
+    assert load_training(folder, again) == {"seconds": "3", "threads": threads}
     again.run()
     assert (again.step, again.updates) == (whole.step, whole.updates)
     assert str(again.episodes) == str(whole.episodes)
@@ -420,6 +455,20 @@ def test_a_checkpoint_of_another_agent_is_refused(tmp_path: Path) -> None:
     other = replace(PLAIN, outputs=5)
     with pytest.raises(CheckpointError, match="another agent"):
         load_training(tmp_path, training_of(agent_of(made(other), 1), 1))
+
+
+def test_a_training_scales_states_as_its_agent_was_made_for(tmp_path: Path) -> None:
+    other = StateScale(torch.full((2,), 0.1), torch.full((2,), 2.0))
+    agent = agent_of(made(PLAIN), 1)
+    with pytest.raises(ConfigError, match="another state scale"):
+        Training(agent, Corridor(), other, FAST, Key(1))
+    saved = training_of(agent, 1)
+    agent.scale = saved.scale = other
+    save_training(tmp_path, saved, {})
+    again = training_of(agent_of(made(PLAIN), 1), 1)
+    load_training(tmp_path, again)
+    for found in (again.scale, again.player.scale):  # type: ignore[attr-defined]
+        assert torch.equal(found.centre, other.centre) and torch.equal(found.width, other.width)
 
 
 @contextmanager

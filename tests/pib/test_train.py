@@ -33,6 +33,7 @@ from twin.errors import (
 )
 from twin.faulty import CALL_FAULTS, READING_FAULTS, Faulty
 from twin.key import Key
+from twin.ledger import Ledger
 from validation.baselines.lce import LocalCrossEntropy
 
 OBJECTIVES: dict[str, Callable[[], Objective]] = {
@@ -242,6 +243,47 @@ def test_a_step_that_failed_and_is_repeated_teaches_what_it_would_have(
     assert none == 0 and some >= min(2, len(faults))
     assert tiny.same_tensors(whole.network.state(), hit.network.state())
     assert whole.history.dump() == hit.history.dump()
+
+
+@pytest.mark.parametrize("names", [("memristor",), ("ideal",)])
+@pytest.mark.parametrize("at", [7, 9])
+def test_a_checkpoint_after_a_failed_step_goes_on_as_without_it(
+    names: tuple[str, ...], at: int, tmp_path: Path
+) -> None:
+    """With noise: the device was written in the failed step, and is written back before
+    the next one, in the process that failed and in one that resumed alike."""
+    # Calls: a write and a ranging, then a batch and a write a step, a ranging every other.
+    lost = dict.fromkeys(range(at, at + 3), "unavailable")
+    hit = tiny.trainer(names, wrap=lambda b: Faulty(b, Key(3), at=lost))
+    error, _ = until_error(hit)
+    assert isinstance(error, DeviceUnavailable)
+    checkpoint.save_training(tmp_path, hit, {})
+    again = tiny.trainer(names, wrap=lambda b: Faulty(b, Key(3)))
+    checkpoint.load_training(tmp_path, again)
+    for trainer in (hit, again):
+        trainer.run()
+    assert tiny.same_tensors(everything(hit), everything(again))
+    assert hit.history.dump() == again.history.dump()
+    assert rows_of(hit) == rows_of(again)
+
+
+def test_a_checkpoint_without_word_of_the_device_is_read_as_after_a_whole_step() -> None:
+    part, again = tiny.trainer(("memristor",)), tiny.trainer(("memristor",))
+    part.advance()
+    arrays, text = part.state()
+    assert text.pop("device_ahead") == "0"
+    again.load(arrays, text)
+    assert again.state()[1]["device_ahead"] == "0"
+
+
+def test_units_with_ledgers_of_their_own_are_not_checkpointed(tmp_path: Path) -> None:
+    """Their costs would be lost; training them is fine."""
+    trainer = tiny.trainer(("ideal", "ideal"))
+    trainer.network.units[1].fence.ledger = Ledger()
+    trainer.advance()
+    with pytest.raises(ConfigError, match="unit 2: another ledger than unit 1's"):
+        checkpoint.save_training(tmp_path, trainer, {})
+    trainer.run()
 
 
 class Broken(InformationBottleneck):

@@ -154,6 +154,13 @@ def test_settings_out_of_range_are_refused(bad: dict[str, Any]) -> None:
             Unsupervised(**bad, target=target).objective()
 
 
+def test_more_clusters_than_a_batch_holds_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"views = 12 cannot hold every one of 13 clusters"):
+        Unsupervised(target=Target.CLUSTERS, instances=4, views=3, clusters=13)
+    Unsupervised(target=Target.CLUSTERS, instances=4, views=3, clusters=12)
+    Unsupervised(instances=4, views=3, clusters=13)  # of no effect there
+
+
 def test_a_loss_refuses_what_it_cannot_judge() -> None:
     z, none = torch.rand((6, 2), generator=Key(0).torch()), torch.zeros(6, dtype=torch.int64)
     with pytest.raises(ObjectiveError, match="NaN"):

@@ -235,3 +235,9 @@ def test_a_snapshot_of_a_partly_written_chip_continues_alike(seed, writes):
 def test_modes_that_look_at_cells_refuse_to_be_told_which_to_leave(mode):
     with pytest.raises(ConfigError, match="write_unchanged = false is for"):
         make(key=Key(1), write_mode=mode, write_unchanged=False)
+
+
+def test_cells_that_are_left_alone_are_refused_where_every_write_wears_all_of_them():
+    with pytest.raises(ConfigError, match="write_unchanged: false, but 'cmo-hfox-2'"):
+        make(key=Key(1), technology="cmo-hfox-2", write_unchanged=False)
+    make(key=Key(1), technology="cmo-hfox-2")

@@ -20,7 +20,13 @@ from validation.adaptation.methods import METHODS, trained
 from validation.adaptation.retrain import Recipe, retrained, some_of
 from validation.adaptation.standing import Standing, since, spent
 from validation.config import RunConfig, load_config
-from validation.experiment import Tensors, build_network, tensors
+from validation.experiment import (
+    Tensors,
+    build_network,
+    build_plans,
+    build_trainer,
+    tensors,
+)
 
 HALF = Fault(name="stuck_column_fraction", value=0.5, unit=0)
 
@@ -77,6 +83,26 @@ def test_a_case_is_repeated_to_the_bit() -> None:
     for name in ("before", "after"):
         assert float(again[name]) == float(met("pib")[name])
     assert float(again["units"][0]) == float(met("pib")["units"][0])
+
+
+def test_rates_are_chosen_with_the_first_seed_and_kept_for_the_others() -> None:
+    found = deployment.work_tuned_once(
+        [0, 1], config=small(epochs=1).model_dump(mode="json"),
+        faults=[{"name": HALF.name, "value": 0.5, "unit": 0}], passes=[0.5], method="pib",
+        folder=None, factors=[0.5, 2.0],
+    )  # fmt: skip
+    for way in deployment.WAYS:
+        factors = found[f"{way}_factor"].values[:, 0, 0]
+        assert factors[0] == factors[1] and factors[0] in (0.5, 2.0)
+        # Validation is looked at where something is chosen by it, and only there.
+        assert found[f"{way}_validation"].notnull().values[:, 0, 0].tolist() == [True, False]
+    assert found["seed"].values.tolist() == [0, 1] and found.attrs["tuned_with_seed"] == 0
+
+
+@pytest.mark.parametrize("method", ["pib", "backprop"])
+def test_everything_that_is_told_of_a_case_has_a_unit(method: str) -> None:
+    found = met(method)
+    assert all("units" in found[name].attrs for name in [*found.data_vars, "passes"])
 
 
 def test_faults_do_not_add_up_over_a_case() -> None:
@@ -194,10 +220,29 @@ def test_training_goes_on_over_a_fault_in_its_middle() -> None:
 
 
 def test_without_a_fault_the_middle_of_a_training_is_only_looked_at() -> None:
-    """The healthy end is that of a training never stopped, to the bit."""
+    """Both ends, with and without "no fault", are that of a training never stopped."""
     none = Fault(name="stuck_column_fraction", value=0.0, unit=0)
     found = training.met(small(), none, 0.5, [1.0], "pib", digits(), Key(0))
     assert float(found["healthy"]) == float(met_before_once())
+    assert float(found["scheduled"]) == float(found["healthy"])
+
+
+@pytest.mark.parametrize("name", ["pib", "lce"])
+def test_a_run_rewound_to_the_middle_without_a_fault_equals_the_healthy_run(name: str) -> None:
+    config, who = small(epochs=2), METHODS[name]
+    network = build_network(config, 64, key=Key(0))
+    plans = build_plans(config, who.objective, who.rate(config))
+    trainer = build_trainer(network, digits(), plans, key=Key(0).child("train"))
+    training._go_to(trainer, 0, 0.5)
+    (arrays, text), stood = trainer.state(), Standing.of(network)
+    ends = []
+    for _ in range(2):
+        features = [z.clone() for z in trainer.run()]
+        ends.append([*features, *(p.clone() for p in network.parameters().values())])
+        stood.put(network)
+        trainer.load(arrays, text)
+    for once, again in zip(*ends, strict=True):
+        assert torch.equal(once, again)
 
 
 def met_before_once() -> float:
@@ -234,8 +279,8 @@ def aged() -> xr.Dataset:
 
 
 def test_a_network_left_alone_loses_and_a_treated_one_loses_less() -> None:
-    ends = aged()["accuracy"].isel(time=-1).values
-    assert ends[0] < aged()["accuracy"].values[0, 0] - 5 * 0.026
+    ends = aged()["accuracy_after"].isel(time=-1).values
+    assert ends[0] < aged()["accuracy_after"].values[0, 0] - 5 * 0.026
     for policy in (1, 2, 3, 5):
         assert ends[policy] > ends[0] + 3 * 0.026
 
@@ -246,6 +291,16 @@ def test_treatments_come_when_the_policy_says() -> None:
         [0, 0, 0, 0, 0], [0, 0, 1, 0, 1], [0, 0, 1, 0, 1], [0, 1, 1, 1, 1]
     ]  # fmt: skip
     assert treated[4].sum() == 0 and treated[5].sum() >= 1
+
+
+def test_a_check_judges_before_and_after_a_treatment() -> None:
+    found = aged()
+    before, after = found["accuracy_before"], found["accuracy_after"]
+    hit = found["treated"] > 0
+    assert (before.where(~hit) == after.where(~hit)).values[~hit.values].all()
+    # Rewritten twice, and each time at its worst just before.
+    teeth = (after - before).isel(policy=1).values[hit.values[1]]
+    assert len(teeth) == 2 and teeth.mean() > 3 * 0.026 / 2**0.5
 
 
 def test_what_is_not_done_costs_nothing_and_costs_never_fall() -> None:
@@ -261,7 +316,7 @@ def test_what_is_not_done_costs_nothing_and_costs_never_fall() -> None:
 
 
 def test_every_policy_begins_with_the_same_network() -> None:
-    assert len(set(aged()["accuracy"].values[:, 0])) == 1
+    assert len(set(aged()["accuracy_after"].values[:, 0])) == 1
 
 
 def test_policies_that_cannot_be_kept_are_refused() -> None:
@@ -269,7 +324,7 @@ def test_policies_that_cannot_be_kept_are_refused() -> None:
         drift.Policy(what="readouts", every_s=1.0)
     for bad in ({"what": "readout"}, {"what": "nothing", "drop": 0.1}):
         with pytest.raises(ConfigError, match="either every_s or drop"):
-            drift.Policy(**bad)  # type: ignore[arg-type]
+            drift.Policy(**bad)
 
 
 # ---- the command --------------------------------------------------------------------------------

@@ -161,6 +161,20 @@ def test_a_run_stopped_by_ctrl_c_goes_on_bit_for_bit(small: str, tmp_path: Path)
     assert rows[0] == rows[1]
 
 
+def test_another_thread_count_is_told_in_the_summary(
+    small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(resume: bool) -> dict[str, Any]:
+        out = tmp_path / "run"
+        return main(small, seed=1, out=out, resume=resume, quiet=True).extra
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: 7)
+        assert "threads_changed" not in told(resume=False)
+    now = torch.get_num_threads()
+    assert told(resume=True)["threads_changed"] == f"checkpoint: 7, now: {now}"
+
+
 def test_a_folder_of_another_run_is_not_resumed(small: str, tmp_path: Path) -> None:
     run(job(small, tmp_path / "a"))
     with pytest.raises(ConfigError, match="another configuration"):
@@ -173,6 +187,8 @@ def test_the_arms_differ_in_lambda_or_light_and_in_nothing_else() -> None:
     pib, td = configured("cartpole-optics", "pib"), configured("cartpole-optics", "td")
     assert pib.loss.information_weight == 0.05 and td.loss.information_weight == 0
     assert td.changed(loss={"information_weight": 0.05}) == pib
+    # The digital rival has no PIB: none is to be told of it.
+    assert configured("cartpole-optics", "dqn").loss.information_weight == 0
     dim = configured("cartpole-optics", "pib", electrons=10.0)
     assert [unit.options["mean_electrons"] for unit in dim.unit] == [10.0, 10.0]
     assert isinstance(dim, AgentConfig) and dim.loss == pib.loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,9 @@ from twin.errors import ConfigError, DataError, Unsupported
 from twin.key import Key
 from twin.ledger import Ledger
 from validation.experiment import build_network, build_plans, build_trainer
-from validation.sites import durable, joint, timeline
+from validation.sites import durable, joint, run, timeline
 from validation.sites.mailbox import LATEST, FilePost, Scheduled, file_name
-from validation.sites.order import ORDER, Order, read
+from validation.sites.order import ORDER, PROGRESS, ROLES, Order, read
 from validation.sites.own import Elsewhere, own_network, stand_in
 from validation.sites.publication import Code, Publication, coded, packed, unpacked
 from validation.sites.site import Site
@@ -125,7 +126,7 @@ def test_without_any_news_the_downstream_site_goes_on_and_says_so_once(
     assert down.silence_steps == 3
 
 
-def test_the_hard_bound_is_not_reported_once_upstream_is_complete(
+def test_the_alarm_of_silence_is_not_sounded_once_upstream_is_complete(
     tmp_path: Path, loaded: cases.Tensors
 ) -> None:
     cases.finish(cases.site(cases.order(tmp_path, "upstream"), loaded))
@@ -308,6 +309,94 @@ def test_a_site_that_was_killed_goes_on_from_its_last_durable_state(
     assert [row[1:4] for row in back.record.steps] == [row[1:4] for row in undisturbed.record.steps]
 
 
+@pytest.mark.parametrize("keep", [2, None])
+@pytest.mark.parametrize("killed", [7, 12])
+def test_publications_after_the_last_checkpoint_are_counted_once_and_keep_their_times(
+    tmp_path: Path, loaded: cases.Tensors, killed: int, keep: int | None
+) -> None:
+    whole = cases.finish(cases.site(cases.order(tmp_path / "whole", "upstream"), loaded))
+    made = cases.order(tmp_path, "upstream", keep=keep)
+    first = cases.site(made, loaded)
+    while first.local.step < 4:
+        first.advance()
+    durable.save(first)
+    while first.local.step < killed:
+        first.advance()
+    back = cases.site(made, loaded)
+    durable.resume(back)
+    cases.finish(back)
+    counted, expected = back.door.traffic, whole.door.traffic
+    assert expected.published == 5
+    assert (counted.published, counted.bytes_out) == (expected.published, expected.bytes_out)
+    rows = [(row[0], row[1], row[3]) for row in back.record.published]
+    assert rows == [(row[0], row[1], row[3]) for row in whole.record.published]
+    before = [row[2] for row in first.record.published]
+    after = [row[2] for row in back.record.published]
+    assert after == sorted(after)
+    if keep is None:
+        assert after[: len(before)] == before
+    # One that was pruned has its successor's time, which is before the kill as well.
+    assert max(after[: len(before)]) == max(before)
+
+
+def test_a_publication_that_is_said_to_be_out_and_is_gone_is_an_error(tmp_path: Path) -> None:
+    FilePost(tmp_path).publish(publication(1))
+    (tmp_path / file_name(1)).unlink()
+    with pytest.raises(DataError, match="begin the run anew"):
+        FilePost(tmp_path).publish(publication(1))
+
+
+class Ended:
+    """A process that has ended well, or does so while one looks."""
+
+    def __init__(self, seen: bool) -> None:
+        self.seen = seen
+
+    def poll(self) -> int | None:
+        return 0 if self.seen else None
+
+    def wait(self, timeout: float | None = None) -> int:
+        return 0
+
+    def kill(self) -> None:
+        """Too late."""
+
+    def send_signal(self, number: int) -> None:
+        """Nobody is there."""
+
+
+@pytest.mark.parametrize("ended", [("upstream", "downstream"), ("downstream",), ()])
+def test_a_site_that_finished_before_it_was_killed_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: tuple[str, ...]
+) -> None:
+    made = {role: cases.order(tmp_path, role) for role in ROLES}
+    run.claim(made["upstream"], resume=False)
+
+    def start(command: list[str], **given: object) -> Ended:
+        role = Path(command[3]).parent.name
+        # Its last word, from before it ended.
+        (tmp_path / role / PROGRESS).write_text('{"step": 6, "steps": 10}')
+        return Ended(role in ended)
+
+    monkeypatch.setattr(run.subprocess, "Popen", start)
+    with pytest.raises(ConfigError, match="earlier `at`"):
+        run.run(made, run.Kill("downstream", 0.5, 0.0))
+    events = json.loads((tmp_path / run.EVENTS).read_bytes())
+    assert {"killed"}.isdisjoint(event["event"] for event in events)
+
+
+def test_a_run_that_is_resumed_after_its_kill_is_not_killed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {role: cases.order(tmp_path, role) for role in ROLES}
+    rows = [{"site": "downstream", "event": "killed", "time_s": 0.0, "step": 5}]
+    (tmp_path / run.EVENTS).write_text(json.dumps(rows))
+    monkeypatch.setattr(run.subprocess, "Popen", lambda *_, **__: Ended(seen=True))
+    run.run(made, run.Kill("downstream", 0.5, 0.0))
+    events = [event["event"] for event in json.loads((tmp_path / run.EVENTS).read_bytes())]
+    assert sorted(events) == ["done", "done", "killed", "started", "started"]
+
+
 def test_the_joint_network_is_what_both_sites_left(tmp_path: Path, loaded: cases.Tensors) -> None:
     up, down = interleaved(tmp_path, loaded, Key(5))
     for site in (up, down):
@@ -349,6 +438,18 @@ def test_staleness_counts_what_upstream_did_since() -> None:
     found = timeline._staleness(upstream, downstream, published)
     np.testing.assert_array_equal(found["staleness_steps"], [np.nan, 3, 4, 4])
     np.testing.assert_array_equal(found["staleness_publications"], [np.nan, 0, 1, 0])
+
+
+def test_steps_made_while_the_other_site_was_away_are_counted() -> None:
+    data = xr.Dataset(
+        {
+            "upstream_time": ("u", np.arange(10.0)),
+            "downstream_time": ("d", [0.0, 1.0, 6.5, 8.0]),
+        },
+        attrs={"events": '[{"site": "downstream", "event": "killed", "time_s": 2.5}]'},
+    )
+    assert timeline.survived(data) == 4  # at 3, 4, 5 and 6
+    assert timeline.survived(data.assign_attrs(events="[]")) is None
 
 
 def test_the_overlap_is_the_share_of_steps_made_side_by_side() -> None:

@@ -94,7 +94,8 @@ def test_a_killed_upstream_site_comes_back_and_learns_what_it_would_have(tmp_pat
         **data.sizes, "upstream_step": 240, "downstream_step": 80, "publication": 5,
     }  # fmt: skip
     found = timeline.facts(data)
-    assert found["synchronisations"] == 0
+    assert found["steps_while_the_other_was_away"] >= 0
+    assert 0 < found["door_seconds_max"] < 5
     assert found["looks"] == 80
     assert found["bytes_read"] <= found["bytes_published"]
     assert picture.drawn(data).axes[0].get_xlabel() == "time since the first step (s)"
@@ -114,7 +115,7 @@ def test_a_killed_downstream_site_leaves_the_other_alone_and_finishes(tmp_path: 
 
 
 def test_ctrl_c_stops_both_sites_and_the_run_goes_on(tmp_path: Path) -> None:
-    made = orders(tmp_path, epochs=(60, 60))
+    made = orders(tmp_path, epochs=(200, 200))  # long enough for a busy machine's uneven start
 
     def interrupt(heard: Mapping[Role, Mapping[str, Any]], news: str) -> None:
         if all(told.get("step", 0) > 5 for told in heard.values()):
@@ -123,11 +124,11 @@ def test_ctrl_c_stops_both_sites_and_the_run_goes_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run.run(made, watch=interrupt)
     for role in ROLES:
-        assert 5 < final(made[role])[0] < 240
+        assert 5 < final(made[role])[0] < 800
         assert run.progress(made[role])["state"] == "stopped"
     run.claim(made["upstream"], resume=True)
     run.run(made)
-    assert all(final(made[role])[0] == 240 for role in ROLES)
+    assert all(final(made[role])[0] == 800 for role in ROLES)
     assert torch.equal(final(made["upstream"])[1], undisturbed(tmp_path, made["upstream"]))
 
 
@@ -147,7 +148,7 @@ def test_the_command_leaves_a_summary_a_record_and_a_picture(tmp_path: Path) -> 
     preset.write_text(_toml(text))
     summary = main.main(main.Request(preset=str(preset), out=tmp_path / "out", quiet=True, seed=1))
     names = {figure.name for figure in summary.figures}
-    assert {"accuracy_joint", "accuracy_sequential", "synchronisations"} <= names
+    assert {"accuracy_joint", "accuracy_sequential", "door_seconds_max"} <= names
     for name in ("parallel.nc", "parallel.png", "summary.json", "order.json"):
         assert (tmp_path / "out" / name).is_file()
 

@@ -20,7 +20,8 @@ from validation.run import run
 from validation.training import Request, configured
 
 UNIT = '[[unit]]\nbackend = "memristor"\noutputs = 16\n'
-BLIND = "[network]\nhard_examples = false\n"
+BLIND = "[network]\nhard_examples = false\n[augment]\nshift_px = 1\n"
+PLAIN = "[network]\nhard_examples = false\n"
 
 
 def config(text: str) -> RunConfig:
@@ -53,11 +54,27 @@ def test_every_target_can_be_asked_for_by_name(target: Target) -> None:
         (f"{BLIND}[objective]\nsigma_end = 0.7\n[unsupervised]\n", "sigma_end"),
         (f'{BLIND}[unsupervised]\ntarget = "instanzes"\n', "instances"),
         (f"{BLIND}[unsupervised]\nviews = 1\n", "views"),
+        (f"{PLAIN}[unsupervised]\n", "differ by read noise only"),
+        (f'{PLAIN}[unsupervised]\ntarget = "two-views"\n', "differ by read noise only"),
+        (f'{PLAIN}[unsupervised]\ntarget = "clusters"\nclusters = 257\n', "257 clusters"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(text: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         config(text)
+
+
+def test_a_unit_s_own_batch_is_for_clusters_only() -> None:
+    def sized(target: str, batch: int) -> RunConfig:
+        text = f'{BLIND}[unsupervised]\ntarget = "{target}"\n{UNIT}batch = {batch}\n'
+        return parse_config(text, "here")
+
+    for target in set(Target) - {Target.CLUSTERS}:
+        with pytest.raises(ConfigError, match=r"unit\.0\.batch is not used"):
+            sized(target, 300)
+    assert build_plans(sized("clusters", 300))[0].batch == 300
+    with pytest.raises(ConfigError, match="a batch of 99 cannot hold every one of 100 clusters"):
+        sized("clusters", 99)
 
 
 def test_units_that_live_in_the_computer_refuse_cheap_writes() -> None:
@@ -77,7 +94,7 @@ def test_quick_and_epochs_replace_steps() -> None:
 
 def test_an_unlabelled_run_leaves_a_run_folder(tmp_path: Path) -> None:
     """Digits: the readout on unlabelled features is far above chance."""
-    text = f"{BLIND}[unsupervised]\ninstances = 12\nviews = 4\n[augment]\nshift_px = 1\n"
+    text = f"{BLIND}[unsupervised]\ninstances = 12\nviews = 4\n"
     made = config(text).model_copy(update={"about": "test"})
     unit = made.unit[0].model_copy(update={"steps": 12})
     made = made.model_copy(update={"unit": (unit,)})

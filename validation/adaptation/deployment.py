@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,19 +32,27 @@ from validation.studies.points import canonical
 
 FACTORS = (0.5, 1.0, 2.0)
 """Trials of a rate, the same number for everybody, judged on validation."""
+WAYS = ("readout", "units")
+"""What is retrained: the readout alone, or the units from the hit one on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """What is asked of one method. passes: k, each from the state right after
-    the fault. factors: on the rates, chosen on validation at the largest k."""
+    the fault. factors: on the rates, chosen on validation at the largest k.
+    fixed: way -> a factor by fault, where they were chosen before."""
 
     config: RunConfig
     faults: tuple[Fault, ...]
     passes: tuple[float, ...]
     method: str = "pib"
     factors: tuple[float, ...] = (1.0,)
+    fixed: Mapping[str, Sequence[float]] | None = None
     seed: int = 0
+
+    def trials(self, way: str, fault: int) -> tuple[float, ...]:
+        """The factors that are tried on the fault of this index."""
+        return self.factors if self.fixed is None else (self.fixed[way][fault],)
 
     @property
     def who(self) -> Adapting:
@@ -60,6 +68,7 @@ def work(
     folder: str | None,
     factors: Sequence[float] = (1.0,),
     tests: int | None = None,
+    fixed: dict[str, list[float]] | None = None,
 ) -> xr.Dataset:
     """The part of a reproduction or of `pib-twin adapt`; arguments in JSON's types.
 
@@ -68,18 +77,33 @@ def work(
     readout (fault, passes; only a readout retrained), units (fault, passes; the
     hit unit, those after it and the readout retrained). With costs of each, and
     validation accuracies where factors are chosen by them. tests: test images, None for all.
+    fixed: factors by way and fault that are not to be chosen again.
     """
     begun = time.monotonic()
     torch.set_num_threads(1)
     case = Case(
         config=RunConfig.model_validate(config),
         faults=tuple(Fault(**fault) for fault in faults),
-        passes=tuple(passes), method=method, factors=tuple(factors), seed=seed,
+        passes=tuple(passes), method=method, factors=tuple(factors), seed=seed, fixed=fixed,
     )  # fmt: skip
     table = case.config.data
     data = tensors(datasets.load(table.name, data_dir=folder, limit=table.limit))
     found = met(case, judged_on(data, tests))
     return found.assign_attrs(seconds=time.monotonic() - begun)
+
+
+def work_tuned_once(seeds: Sequence[int], **arguments: Any) -> xr.Dataset:
+    """As :func:`work`, along `seed`: rates are chosen with the first seed only.
+
+    The other seeds take over its factors, so that they are no seeds of a choice.
+    """
+    begun = time.monotonic()
+    first = work(seed=seeds[0], **arguments)
+    fixed = {way: first[f"{way}_factor"].isel(passes=-1).values.tolist() for way in WAYS}
+    rest = [work(seed=seed, fixed=fixed, **arguments) for seed in seeds[1:]]
+    found = xr.concat([first, *rest], "seed", combine_attrs="drop")
+    facts = {"seconds": time.monotonic() - begun, "tuned_with_seed": seeds[0]}
+    return found.assign_coords(seed=list(seeds)).assign_attrs(facts)
 
 
 def met(case: Case, data: Tensors) -> xr.Dataset:
@@ -92,7 +116,7 @@ def met(case: Case, data: Tensors) -> xr.Dataset:
     stood = Standing.of(healthy.network)
     try:
         field = _Field(case, config, data, healthy, key)
-        rows = [field.under(fault, stood) for fault in case.faults]
+        rows = [field.under(index, stood) for index in range(len(case.faults))]
         return _as_dataset(case, rows, *field.before)
     finally:
         healthy.network.close()
@@ -112,15 +136,17 @@ class _Field:
         self.readout = classifier(config, healthy.measured, data, key.child("readout"))
         self.before = self._by_old("before")
 
-    def under(self, fault: Fault, stood: Standing) -> dict[str, Any]:
-        """Everything that is measured of one fault."""
+    def under(self, index: int, stood: Standing) -> dict[str, Any]:
+        """Everything that is measured of the fault of this index."""
+        fault = self.case.faults[index]
         stood.put(self.network)
         fault.turn(self.network, self.key)
         broken, (after, after_head) = Standing.of(self.network), self._by_old("after")
         mended: dict[str, list[dict[str, float]]] = {}
-        for way in ("readout", "units") if self.case.who.in_loop else ("readout",):
+        for way in WAYS if self.case.who.in_loop else WAYS[:1]:
             largest = max(self.case.passes)
-            trials = {f: self._mended(way, fault, largest, f, broken) for f in self.case.factors}
+            tried = self.case.trials(way, index)
+            trials = {f: self._mended(way, fault, largest, f, broken) for f in tried}
             factor = max(trials, key=lambda f: trials[f]["validation"])
             rows = {largest: trials[factor]}
             for k in self.case.passes:
@@ -158,7 +184,7 @@ class _Field:
         scores = {
             name: judged(config, network, readout, part, here.child(name))
             for name, part in parts.items()
-            if name == "test" or len(self.case.factors) > 1
+            if name == "test" or (self.case.fixed is None and len(self.case.factors) > 1)
         }
         return {"validation": float("nan"), **scores, **costs}
 
@@ -176,7 +202,7 @@ def _as_dataset(
     case: Case, rows: list[dict[str, Any]], before: float, before_head: float
 ) -> xr.Dataset:
     data = xr.Dataset(
-        {"before": before, "before_head": before_head},
+        {"before": ((), before, {"units": "1"}), "before_head": ((), before_head, {"units": "1"})},
         coords={
             "fault": [str(fault) for fault in case.faults],
             "passes": ("passes", list(case.passes), {"units": "1"}),
@@ -185,8 +211,8 @@ def _as_dataset(
             case.config.model_dump(mode="json")).decode()},
     )  # fmt: skip
     for name in ("after", "after_head"):
-        data[name] = ("fault", [row[name] for row in rows])
-    for way in ("readout", "units"):
+        data[name] = ("fault", [row[name] for row in rows], {"units": "1"})
+    for way in WAYS:
         for name, unit in {"test": "1", "validation": "1", "factor": "1", **COSTS}.items():
             table = [
                 [mended[name] for mended in row[way]] if way in row else [np.nan] * len(case.passes)

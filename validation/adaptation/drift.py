@@ -82,7 +82,9 @@ def work(
     the network is watched, in `checks` equal waits. passes: of a treatment,
     over the training images.
 
-    accuracy, treated (policy, time); cumulated costs of treatments and probes
+    accuracy_before, accuracy_after (policy, time): test accuracies just before and
+    just after a treatment (the same where nothing was done; the first is what a
+    user has had until then); treated (policy, time); cumulated costs of treatments and probes
     as passes, writes, device_seconds, waited_seconds, joules (policy, time).
     """
     begun = time.monotonic()
@@ -116,10 +118,10 @@ def aged(
         for policy in policies:
             stood.put(network)
             field = _Field(run, network, data, policy, recipe, readout, key)
-            rows.append([field.now(0.0), *(field.after(for_s / checks) for _ in range(checks))])
+            rows.append([field.now(), *(field.after(for_s / checks) for _ in range(checks))])
     finally:
         network.close()
-    names = {"accuracy": "1", "treated": "1", **COSTS}
+    names = {"accuracy_before": "1", "accuracy_after": "1", "treated": "1", **COSTS}
     found = {
         name: (("policy", "time"), [[r[name] for r in row] for row in rows], {"units": unit})
         for name, unit in names.items()
@@ -156,20 +158,24 @@ class _Field:
             self.level = self._probe()
 
     def after(self, seconds: float) -> dict[str, float]:
-        """Wait, treat if the policy says so, and measure."""
+        """Wait, measure, treat if the policy says so, and measure again."""
         for unit in self.network.units:
             unit.fence.wait(seconds)
         self.age_s, self.count = self.age_s + seconds, self.count + 1
-        due = self._due()
-        if due:
+        found = self.now()
+        if self._due():
             self._treat()
-        return self.now(float(due))
+            found |= {"accuracy_after": self._judged("treated"), "treated": 1.0}
+        return found | self.costs
 
-    def now(self, treated: float) -> dict[str, float]:
+    def now(self) -> dict[str, float]:
         """Test accuracy, and costs so far. The test's own passes are no cost."""
-        here = self.key.child("age", self.count)
-        accuracy = judged(self.run, self.network, self.readout, self.data.test, here)
-        return {"accuracy": accuracy, "treated": treated, **self.costs}
+        now = self._judged("age")
+        return {"accuracy_before": now, "accuracy_after": now, "treated": 0.0, **self.costs}
+
+    def _judged(self, name: str) -> float:
+        here = self.key.child(name, self.count)
+        return judged(self.run, self.network, self.readout, self.data.test, here)
 
     def _due(self) -> bool:
         if self.policy.every_s is not None:

@@ -61,18 +61,20 @@ def of_drift(data: xr.Dataset) -> Figure:
     for index, policy in enumerate(data["policy"].values):
         one = means.sel(policy=policy)
         look: dict[str, Any] = {"color": COLOURS[index % 8], "linestyle": DASHES[index % 4]}
-        left.plot(days, 100 * one["accuracy"], label=str(policy), linewidth=1.6, **look)
+        before, after = (100 * one[f"accuracy_{when}"].values for when in ("before", "after"))
+        teeth = np.stack((before, after), 1).ravel()
+        left.plot(np.repeat(days, 2), teeth, label=str(policy), linewidth=1.6, **look)
         hit = one["treated"].values > 0
-        left.plot(days[hit], 100 * one["accuracy"].values[hit], color=look["color"],
+        left.plot(days[hit], after[hit], color=look["color"],
                   marker=MARKERS[index % 8], linestyle="none")  # fmt: skip
-        cost, mean = float(one["device_seconds"][-1]), 100 * float(one["accuracy"].mean())
+        cost, mean = float(one["device_seconds"][-1]), float(before.mean())
         right.plot(max(cost, 1e-4), mean, color=look["color"], marker=MARKERS[index % 8],
                    markersize=8, linestyle="none")  # fmt: skip
     left.set(xlabel="device time / days", ylabel="test accuracy / %")
-    left.set_title("markers: treated", loc="left", fontsize=10)
+    left.set_title("markers: after a treatment", loc="left", fontsize=10)
     right.set_xscale("log")
     right.set(xlabel="device seconds of all treatments (1e-4: none)",
-              ylabel="accuracy, mean over time / %")  # fmt: skip
+              ylabel="accuracy before treatments, mean / %")  # fmt: skip
     for ax in (left, right):
         ax.grid(alpha=0.4)
     figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=4)

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import xarray as xr
 from rich.table import Table
 
+from validation.adaptation.deployment import WAYS
 from validation.adaptation.standing import COSTS
 
 SINGLES = {"healthy": "never hit", "before": "before", "after": "right after",
            "scheduled": "schedule ended"}  # fmt: skip
-WAYS = ("readout", "units")
-"""What is retrained: the readout alone, or the units from the hit one on."""
 
 
 def of_methods(data: xr.Dataset, methods: Sequence[str]) -> Table:
@@ -37,7 +36,7 @@ def of_methods(data: xr.Dataset, methods: Sequence[str]) -> Table:
 
 
 def of_policies(data: xr.Dataset) -> Table:
-    """Accuracy over time and what keeping it cost, means over seeds."""
+    """Accuracy before treatments and what keeping it cost, means over seeds."""
     table = Table(title="Drift and what is done about it", title_justify="left")
     costs = {name: unit for name, unit in COSTS.items() if name != "waited_seconds"}
     for name in ("policy", "mean / %", "worst / %", "treatments"):
@@ -47,7 +46,7 @@ def of_policies(data: xr.Dataset) -> Table:
         table.add_column(words if unit == "1" else f"{words} / {unit}", justify="right")
     for policy in data["policy"].values:
         one = data.sel(policy=policy)
-        accuracy = one["accuracy"]
+        accuracy = one["accuracy_before"]
         cells = [_percent(accuracy.mean("time")), _percent(accuracy.min("time"))]
         cells += [f"{float(one['treated'].sum('time').mean()):g}"]
         cells += [f"{float(one[name].isel(time=-1).mean()):.4g}" for name in costs]

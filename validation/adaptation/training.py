@@ -94,7 +94,7 @@ def met(
     for column, unit in {"units": "1", **COSTS}.items():
         label = column if column == "units" else f"units_{column}"
         told[label] = ("passes", [row[column] for row in rows], {"units": unit})
-    return xr.Dataset(told, coords={"passes": list(passes)})
+    return xr.Dataset(told, coords={"passes": ("passes", list(passes), {"units": "1"})})
 
 
 def _go_to(trainer: Trainer, unit: int, at: float) -> None:

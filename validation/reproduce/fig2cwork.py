@@ -138,7 +138,10 @@ class _Watch:
         units = [unit.name for unit in self.network.units]
         middles = (edges()[1:] + edges()[:-1]) / 2
         found = {
-            "iteration": (("unit", "row"), _table([[w[0] for w in u] for u in self._weights])),
+            "iteration": (
+                ("unit", "row"), _table([[w[0] for w in u] for u in self._weights]),
+                {"units": "1"},
+            ),
             "weight_share": (
                 ("unit", "row", "bin"),
                 np.stack([np.stack([w[1] for w in u]) for u in _even(self._weights)]),
@@ -153,7 +156,8 @@ class _Watch:
                 {"units": "1"},
             ),
             "map_iteration": (
-                ("unit", "moment"), _table([[m["iteration"] for m in u] for u in self._maps])
+                ("unit", "moment"), _table([[m["iteration"] for m in u] for u in self._maps]),
+                {"units": "1"},
             ),
             "silhouette": (
                 ("unit", "moment"), _table([[m["silhouette"] for m in u] for u in self._maps]),
@@ -166,8 +170,11 @@ class _Watch:
             "map_point": (
                 ("unit", "moment", "sample", "axis"),
                 np.stack([np.stack([m["points"] for m in u]) for u in self._maps]),
+                {"units": "1"},
             ),
-            "map_label": (("sample",), self.data.test[1][self._shown].numpy()),
+            "map_label": (
+                ("sample",), self.data.test[1][self._shown].numpy(), {"units": "1"}
+            ),
         }  # fmt: skip
         full = [full_scale_siemens(unit) for unit in self.network.units]
         return xr.Dataset(

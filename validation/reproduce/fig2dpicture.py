@@ -45,16 +45,15 @@ def picture(table: xr.Dataset, quick: bool) -> Figure:
     figure = Figure(figsize=(11.5, 8.2), layout="constrained")
     halves: Any = figure.subfigures(2, 1, height_ratios=(1.0, 1.35))
     top, low = halves
-    n = table.sizes["seed"]
     short = "; quick: few images" if quick else ""
     top.suptitle(
-        f"Test accuracy on the chip, mean ± s.d. of {n} seed{'s' if n > 1 else ''}{short}",
+        f"Test accuracy on the chip, mean ± s.d. of seeds (dots: each){short}",
         fontsize=11, x=0.01, ha="left",
     )  # fmt: skip
     axes = top.subplots(1, len(SETS))
     for units, (ax, name) in zip((1, 2, 3, 3), zip(axes, SETS, strict=True), strict=True):
-        _set(ax, table["accuracy"].sel(dataset=name), f"{NAMES[name]}\n{units} unit"
-             + ("s" if units > 1 else ""))  # fmt: skip
+        _set(ax, table["accuracy"].sel(dataset=name), f"{NAMES[name]}\n"
+             f"{_many(units, 'unit')}; {_seeds(table, name)}")  # fmt: skip
     axes[0].set_ylabel("accuracy / %")
     handles = [Line2D([], [], linestyle="none", **look) for look in SHOWN.values()]
     top.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=8.5)
@@ -62,9 +61,20 @@ def picture(table: xr.Dataset, quick: bool) -> Figure:
     return figure
 
 
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" + ("s" if count > 1 else "")
+
+
+def _seeds(table: xr.Dataset, name: str) -> str:
+    """How many seeds the ways shown have."""
+    used = [int(table["seeds_used"].sel(dataset=name, way=way)) for way in SHOWN]
+    few = "" if min(used) == max(used) else f" ({min(used)} long, local)"
+    return f"{_many(max(used), 'seed')}{few}"
+
+
 def _set(ax: Axes, one: xr.DataArray, title: str) -> None:
     for at, (way, look) in enumerate(SHOWN.items()):
-        values = 100 * one.sel(way=way).values
+        values = 100 * one.sel(way=way).dropna("seed").values
         spread = values.std(ddof=1) if len(values) > 1 else 0.0
         shown = {key: value for key, value in look.items() if key != "label"}
         ax.errorbar(at, values.mean(), spread, linestyle="none", markersize=8, capsize=4, **shown)
@@ -78,11 +88,14 @@ def _set(ax: Axes, one: xr.DataArray, title: str) -> None:
 def _broken(part: Any, table: xr.Dataset) -> None:
     """Above: those that keep working; below: without treatment."""
     kinds = table["kind"].values
-    part.suptitle("Adaptation to a broken ADC, MNIST", fontsize=11, x=0.01, ha="left")
-    axes = part.subplots(2, len(kinds), sharex=True, sharey="row", height_ratios=(2.4, 1))
-    percent = 100 * table["fraction"].values
+    seeds = table["mended"].dropna("seed", how="all").sizes["seed"]
+    part.suptitle(f"Adaptation to a broken ADC, MNIST; {_many(seeds, 'seed')}",
+                  fontsize=11, x=0.01, ha="left")  # fmt: skip
+    axes = part.subplots(2, len(kinds), sharex="col", sharey="row", height_ratios=(2.4, 1))
     for column, kind in enumerate(kinds):
-        one = table["mended"].sel(kind=kind)
+        one = table["mended"].sel(kind=kind).dropna("seed", how="all")
+        one = one.dropna("fraction", how="all")
+        percent = 100 * one["fraction"].values
         for ax, looks in zip(axes[:, column], (LINES, LOST), strict=True):
             for repair, look in looks.items():
                 values = 100 * one.sel(repair=repair)
@@ -92,6 +105,7 @@ def _broken(part: Any, table: xr.Dataset) -> None:
             ax.grid(axis="y", alpha=0.4)
             ax.set_xticks(percent, [f"{p:.0f}" for p in percent])
         axes[0, column].set_title(f"columns {kind}", fontsize=10)
+        axes[1, column].set_xlim(percent.min() - 5, percent.max() + 5)
         axes[1, column].set_xlabel(f"columns {kind} / %")
     axes[0, 0].set_ylabel("accuracy after repair / %")
     axes[1, 0].set_ylabel("not treated / %")

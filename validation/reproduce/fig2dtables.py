@@ -1,4 +1,8 @@
-"""What figure 2D says in numbers: gaps on four data sets, and who mends a broken ADC."""
+"""What figure 2D says in numbers: gaps on four data sets, and who mends a broken ADC.
+
+Not every way has every seed: what was not computed is NaN, and differences are
+of the seeds that both have.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +28,9 @@ WAYS = {
     "converged": "in-silico, trained long, deployed, own head",
     "converged_retrained": "in-silico, trained long, deployed, readout retrained",
     "digital": "in-silico, in the computer",
+    "converged_digital": "in-silico, trained long, in the computer",
     "lce": "local cross-entropy in the loop",
 }
-BLIND = ("pib", "backprop", "pib-masked", "lce", "lce-masked", "backprop-masked")
 REPAIRS = {
     "pib_before": "PIB, right after the fault",
     "pib": "PIB retrained in the loop, blind",
@@ -41,54 +45,74 @@ REPAIRS = {
 SHORT = {"stuck_column_fraction": "stuck", "dead_column_fraction": "dead"}
 
 
+SOURCES = {
+    "pib": ("pib", "chip"),
+    "lce": ("lce", "chip"),
+    "deployed": ("deployed", "head"),
+    "deployed_retrained": ("deployed", "chip"),
+    "digital": ("deployed", "digital"),
+    "converged": ("converged", "head"),
+    "converged_retrained": ("converged", "chip"),
+    "converged_digital": ("converged", "digital"),
+}
+"""Of a way: the part it comes from, and the name of its accuracy there."""
+RIVALS = {
+    "gap_at_equal_passes": ("deployed", "deployed_retrained"),
+    "gap_at_convergence": ("deployed", "deployed_retrained", "digital", "converged",
+                           "converged_retrained", "converged_digital"),
+}  # fmt: skip
+"""At equal image passes: on the same chip. At convergence: all, in the computer too."""
+
+
 def accuracies(found: Mapping[str, xr.Dataset], seeds: Sequence[int]) -> xr.Dataset:
-    """accuracy (dataset, way, seed): test accuracies in [0, 1]; passes, joules by method."""
+    """accuracy (dataset, way, seed): test accuracies in [0, 1], NaN where not
+    computed; seeds_used (dataset, way): how many were."""
     table = np.full((len(SETS), len(WAYS), len(seeds)), np.nan)
     for i, name in enumerate(SETS):
         for k, seed in enumerate(seeds):
-            part = {way: found[f"{name}-{way}-{seed}"] for way in
-                    ("pib", "lce", "deployed", "converged")}  # fmt: skip
-            row = {
-                "pib": part["pib"]["chip"],
-                "lce": part["lce"]["chip"],
-                "deployed": part["deployed"]["head"],
-                "deployed_retrained": part["deployed"]["chip"],
-                "converged": part["converged"]["head"],
-                "converged_retrained": part["converged"]["chip"],
-                "digital": part["deployed"]["digital"],
-            }
-            table[i, :, k] = [float(row[way]) for way in WAYS]
+            for j, way in enumerate(WAYS):
+                part, column = SOURCES[way]
+                if f"{name}-{part}-{seed}" in found:
+                    table[i, j, k] = float(found[f"{name}-{part}-{seed}"][column])
+    used = np.isfinite(table).sum(-1)
     return xr.Dataset(
-        {"accuracy": (("dataset", "way", "seed"), table, {"units": "1"})},
+        {
+            "accuracy": (("dataset", "way", "seed"), table, {"units": "1"}),
+            "seeds_used": (("dataset", "way"), used, {"units": "1"}),
+        },
         coords={"dataset": list(SETS), "way": list(WAYS), "seed": list(seeds)},
     )
 
 
 def adaptation(
     found: Mapping[str, xr.Dataset],
-    seeds: Sequence[int],
-    kinds: Sequence[str],
-    fractions: Sequence[float],
+    faults: Sequence[tuple[str, float]],
 ) -> xr.Dataset:
-    """mended (kind, fraction, repair, seed): test accuracies after a fault; and healthy ones."""
-    shape = (len(kinds), len(fractions), len(REPAIRS), len(seeds))
-    table, healthy = np.full(shape, np.nan), np.full((2, len(seeds)), np.nan)
-    for k, seed in enumerate(seeds):
-        part = {method: found[f"faults-{method}-{seed}"].isel(passes=-1) for method in TITLES}
-        row = {
-            "pib_before": part["pib"]["after"],
-            "pib": part["pib"]["units"],
-            "pib_readout": part["pib"]["readout"],
-            "deployed": part["backprop"]["after_head"],
-            "deployed_retrained": part["backprop"]["readout"],
-            "deployed_masked": part["backprop-masked"]["readout"],
-            "pib_masked": part["pib-masked"]["units"],
-            "lce": part["lce"]["units"],
-            "lce_masked": part["lce-masked"]["units"],
-        }
+    """mended (kind, fraction, repair, seed): test accuracies after a fault; and healthy ones.
+
+    faults: (kind, fraction) in the order of the parts; the rest of the grid is NaN.
+    """
+    part = {method: found[f"faults-{method}"].isel(passes=-1) for method in TITLES}
+    row = {
+        "pib_before": part["pib"]["after"],
+        "pib": part["pib"]["units"],
+        "pib_readout": part["pib"]["readout"],
+        "deployed": part["backprop"]["after_head"],
+        "deployed_retrained": part["backprop"]["readout"],
+        "deployed_masked": part["backprop-masked"]["readout"],
+        "pib_masked": part["pib-masked"]["units"],
+        "lce": part["lce"]["units"],
+        "lce_masked": part["lce-masked"]["units"],
+    }
+    seeds = part["pib"]["seed"].values.tolist()
+    kinds = list(dict.fromkeys(kind for kind, _ in faults))
+    fractions = sorted({fraction for _, fraction in faults})
+    table = np.full((len(kinds), len(fractions), len(REPAIRS), len(seeds)), np.nan)
+    for index, (kind, fraction) in enumerate(faults):
         for r, name in enumerate(REPAIRS):
-            table[:, :, r, k] = row[name].values.reshape(len(kinds), len(fractions))
-        healthy[:, k] = [float(part[m]["before"]) for m in ("pib", "backprop")]
+            values = row[name].isel(fault=index).transpose("seed").values
+            table[kinds.index(kind), fractions.index(fraction), r] = values
+    healthy = np.stack([part[m]["before"].values for m in ("pib", "backprop")])
     return xr.Dataset(
         {
             "mended": (("kind", "fraction", "repair", "seed"), table, {"units": "1"}),
@@ -96,21 +120,31 @@ def adaptation(
         },
         coords={
             "kind": [SHORT[kind] for kind in kinds],
-            "fraction": ("fraction", list(fractions), {"units": "1"}),
+            "fraction": ("fraction", fractions, {"units": "1"}),
             "repair": list(REPAIRS),
             "healthy_method": ["pib", "backprop"],
-            "seed": list(seeds),
+            "seed": seeds,
         },
     )
 
 
 def gap(table: xr.Dataset, name: str, until: str) -> xr.DataArray:
-    """By seed: the better deployed rival (own head or retrained readout, by its
-    mean) minus PIB. until: "deployed" (equal image passes) or "converged"."""
-    one = table["accuracy"].sel(dataset=name)
-    rivals = [one.sel(way=until), one.sel(way=f"{until}_retrained")]
-    best = max(rivals, key=lambda rival: float(rival.mean()))
-    return best.reset_coords(drop=True) - one.sel(way="pib").reset_coords(drop=True)
+    """By seed that both have: the best rival minus PIB. until: a key of RIVALS."""
+    one = table["accuracy"].sel(dataset=name, drop=True)
+    best = one.sel(way=best_rival(table, name, until), drop=True)
+    return known(best - one.sel(way="pib", drop=True))
+
+
+def best_rival(table: xr.Dataset, name: str, until: str) -> str:
+    """The best by its mean over the seeds that all rivals and PIB have."""
+    ways = [*RIVALS[until]]
+    one = table["accuracy"].sel(dataset=name, way=[*ways, "pib"]).dropna("seed")
+    return ways[int(one.sel(way=ways).mean("seed").values.argmax())]
+
+
+def known(values: xr.DataArray) -> xr.DataArray:
+    """Without the seeds that were not computed."""
+    return values.dropna("seed")
 
 
 def figures_of_sets(table: xr.Dataset) -> list[Figure]:
@@ -120,83 +154,41 @@ def figures_of_sets(table: xr.Dataset) -> list[Figure]:
         for name in SETS
         for way in WAYS
     ]
-    names = {"deployed": "gap_at_equal_passes", "converged": "gap_at_convergence"}
     return rows + [
-        _mean(f"{names[until]}_{name}", gap(table, name, until)) for name in SETS for until in names
+        _mean(f"{until}_{name}", gap(table, name, until)) for name in SETS for until in RIVALS
     ]
 
 
 def figures_of_faults(table: xr.Dataset) -> list[Figure]:
     """Every repair of every fault, and PIB's lead over the fair blind rival."""
     mended, rows = table["mended"], []
-    for kind in mended["kind"].values:
-        for fraction in mended["fraction"].values:
-            one = mended.sel(kind=kind, fraction=fraction)
-            rows += [_mean(f"{r}_{kind}_{fraction:g}", one.sel(repair=r)) for r in REPAIRS]
-            rows.append(_mean(f"pib_ahead_of_deployed_retrained_{kind}_{fraction:g}", ahead(one)))
+    for kind, fraction in faults_in(mended):
+        one = mended.sel(kind=kind, fraction=fraction)
+        rows += [_mean(f"{r}_{kind}_{fraction:g}", one.sel(repair=r)) for r in REPAIRS]
+        rows.append(_mean(f"pib_ahead_of_deployed_retrained_{kind}_{fraction:g}", ahead(one)))
     return rows
+
+
+def faults_in(mended: xr.DataArray) -> list[tuple[str, float]]:
+    """(kind, fraction) of the grid that were computed."""
+    return [
+        (str(kind), float(fraction))
+        for kind in mended["kind"].values
+        for fraction in mended["fraction"].values
+        if bool(mended.sel(kind=kind, fraction=fraction).notnull().any())
+    ]
 
 
 def ahead(one: xr.DataArray) -> xr.DataArray:
     """PIB, blind, minus in-silico weights with a retrained readout, blind."""
-    ours, theirs = (one.sel(repair=r).reset_coords(drop=True) for r in
-                    ("pib", "deployed_retrained"))  # fmt: skip
-    return ours - theirs
+    ours, theirs = (one.sel(repair=r, drop=True) for r in ("pib", "deployed_retrained"))
+    return known(ours - theirs)
 
 
 def _mean(name: str, values: xr.DataArray) -> Figure:
-    numbers = [float(v) for v in values.values]
+    values = known(values)
+    numbers = values.values.tolist()
     mean, error = mean_and_error(numbers)
     return Figure(
         name, mean, n=len(numbers), standard_error=error, seeds=values["seed"].values.tolist()
     )
-
-
-def told(values: xr.DataArray, unit: str = " %") -> str:
-    """Mean ± s.d. over seeds, in percent or points."""
-    spread = f" ± {100 * float(values.std(ddof=1)):.2f}" if values.size > 1 else ""
-    return f"{100 * float(values.mean()):.2f}{spread}{unit}"
-
-
-def verdict(table: xr.Dataset) -> str:
-    """What matched the paper and what did not, from the numbers."""
-    gaps = {name: gap(table, name, "deployed") for name in SETS}
-    largest = max(gaps, key=lambda name: float(gaps[name].mean()))
-    behind = "; ".join(f"{NAMES[n]} {told(g, '')}" for n, g in gaps.items())
-    long = "; ".join(f"{NAMES[n]} {told(gap(table, n, 'converged'), '')}" for n in SETS)
-    local = [
-        NAMES[n] for n in SETS
-        if float((table["accuracy"].sel(dataset=n, way="lce")
-                  - table["accuracy"].sel(dataset=n, way="pib")).mean()) > 0
-    ]  # fmt: skip
-    return (
-        "PIB is near in-silico training on the same chip: the better deployed rival minus PIB, "
-        f"points (mean ± s.d.), at equal image passes {behind} (largest on {NAMES[largest]}); "
-        f"with in-silico training run longer {long}. Local cross-entropy on the same schedule "
-        f"is ahead of PIB on {', '.join(local) if local else 'none of the sets'}. "
-        f"{_of_faults(table['mended'])}"
-    )
-
-
-def _of_faults(mended: xr.DataArray) -> str:
-    told_of = []
-    for kind in mended["kind"].values:
-        one = mended.sel(kind=kind).isel(fraction=-1)
-        lead = ahead(one)
-        means = one.mean("seed")
-        best = str(means["repair"].values[int(means.values.argmax())])
-        word = "ahead of" if float(lead.mean()) > 0 else "not ahead of"
-        told_of.append(
-            f"With {100 * float(one['fraction']):.0f} % of the columns {kind}, PIB retrained blind "
-            f"reaches {told(one.sel(repair='pib'))} from {told(one.sel(repair='pib_before'))}, "
-            f"{word} deployed weights with a retrained readout ({told(lead, ' points')}); best of "
-            f"all: {REPAIRS[best]}, {told(one.sel(repair=best))}"
-        )
-    wins = [
-        f"{kind} {100 * fraction:.0f} %"
-        for kind in mended["kind"].values
-        for fraction in mended["fraction"].values
-        if float(ahead(mended.sel(kind=kind, fraction=fraction)).mean()) <= 0
-    ]
-    lost = f" The retrained readout is not behind at: {', '.join(wins)}." if wins else ""
-    return f"{'. '.join(told_of)}.{lost}"

@@ -24,14 +24,18 @@ from validation.summary import Figure, mean_and_error
 ABOUT = "information plane of an optical network, and readouts after ever more PIB iterations"
 RECORDS = 400
 ITERATIONS = (1, 10, 30, 100, 300, 1000)
+WORST = ("i_yz_rise", "i_xz_fall", "rank_correlation")
 SMOOTH = 3
 """Records whose mean is taken: one batch scatters by some 0.05 bit. The first
 three must lie in the warm-up, or the start is not the start."""
 BOUNDS = {
-    "i_yz_rise_unit_1": ">= 0.4",
-    "i_xz_fall_unit_1": ">= 0.3",
-    "rank_correlation_unit_1": ">= 0.8",
+    "i_yz_rise_worst_unit_1": ">= 0.4",
+    "i_xz_fall_worst_unit_1": ">= 0.3",
+    "rank_correlation_worst_unit_1": ">= 0.8",
 }
+"""On the worst seed, so that they hold in the run shown whichever it is."""
+CLIMB = 0.05
+"""bit; a climb is told of above this, and above five standard errors of none."""
 
 
 def parts(request: Request) -> list[Part]:
@@ -82,8 +86,9 @@ class Path:
     """A unit's way through the information plane, smoothed, in bits.
 
     rise: of I(Y;Z) from its start to its end; fall: of I(X;Z) from its peak to
-    its end; peak: where I(X;Z) is largest. half_risen, half_fallen: iterations
-    at which half of either is reached.
+    its end, climb: from its start to its peak; peak: the iteration where I(X;Z)
+    is largest. half_risen, half_fallen: iterations at which half of either is
+    reached. climb_error: standard error of the climb.
     """
 
     rise: float
@@ -92,21 +97,49 @@ class Path:
     peak: float
     half_risen: float
     half_fallen: float
+    climb_error: float
 
 
 def path_of(run: xr.Dataset) -> Path:
     """run: of one seed and unit."""
     t, y, x = smoothed(run, SMOOTH)
-    top = int(x.argmax())
-    rise, fall = y[-1] - y[0], x[top] - x[-1]
+    rise = y[-1] - y[0]
+    fall, climb, peak = over_the_peak(run)
+    top = int(np.abs(t - peak).argmin())
+    fallen = x[top:] <= x[-1] + fall / 2
     return Path(
         rise=float(rise),
-        fall=float(fall),
-        climb=float(x[top] - x[0]),
-        peak=float(t[top]),
+        fall=fall,
+        climb=climb,
+        peak=peak,
         half_risen=float(t[np.argmax(y >= y[0] + rise / 2)]),
-        half_fallen=float(t[top + np.argmax(x[top:] <= x[top] - fall / 2)]),
+        half_fallen=float(t[top + np.argmax(fallen)]) if fall > 0 else float(t[-1]),
+        climb_error=scatter(run) / np.sqrt(SMOOTH),
     )
+
+
+def over_the_peak(run: xr.Dataset) -> tuple[float, float, float]:
+    """Fall and climb of I(X;Z) in bit, and the iteration of its peak; one seed and unit.
+
+    The largest of noisy records is larger than the truth. So the place is
+    looked for in every other record and the values are read in the rest, and
+    the other way round; a course without a peak has a mean climb of 0.
+    """
+    known = run.isel(record=np.flatnonzero(np.isfinite(run["i_xz"].values)))
+    each = known.sizes["record"] // 2
+    halves = [smoothed(known.isel(record=slice(i, 2 * each, 2)), SMOOTH) for i in (0, 1)]
+    rows = []
+    for (t, _, seek), (_, _, read) in (halves, halves[::-1]):
+        top = int(seek.argmax())
+        rows.append((read[top] - read[-1], read[top] - read[0], t[top]))
+    fall, climb, peak = np.mean(rows, axis=0)
+    return float(fall), float(climb), float(peak)
+
+
+def scatter(run: xr.Dataset) -> float:
+    """Standard deviation of a record of I(X;Z) about its course, from neighbours; bit."""
+    x = run["i_xz"].values
+    return float(np.diff(x[np.isfinite(x)]).std() / np.sqrt(2))
 
 
 def smoothed(run: xr.Dataset, width: int) -> tuple[NDArray, NDArray, NDArray]:
@@ -127,7 +160,7 @@ def ranks(run: xr.Dataset) -> float:
 
 
 def measured(runs: xr.Dataset, bounded: bool) -> list[Figure]:
-    """Means over seeds, per unit."""
+    """Means over seeds, per unit; the worst seed of what has a bound."""
     rows = []
     seeds = runs["seed"].values.tolist()
     for index in range(runs.sizes["unit"]):
@@ -145,12 +178,14 @@ def measured(runs: xr.Dataset, bounded: bool) -> list[Figure]:
         for name, (values, unit) in found.items():
             mean, error = mean_and_error(values)
             label = f"{name}_unit_{index + 1}"
-            rows.append(
-                Figure(
-                    label, mean, unit, n=len(values), standard_error=error, seeds=seeds,
-                    bound=BOUNDS.get(label) if bounded else None,
+            rows.append(Figure(label, mean, unit, n=len(values), standard_error=error, seeds=seeds))
+            if name in WORST:
+                label, bound = f"{name}_worst_unit_{index + 1}", None
+                if bounded:
+                    bound = BOUNDS.get(label)
+                rows.append(
+                    Figure(label, float(np.min(values)), unit, bound=bound, n=1, seeds=seeds)
                 )
-            )  # fmt: skip
     return rows
 
 
@@ -158,12 +193,14 @@ def verdict(runs: xr.Dataset, config: RunConfig, figures: list[Figure]) -> str:
     """What matched the paper and what did not, from the numbers of the first unit."""
     value = {figure.name: float(figure.value or 0.0) for figure in figures}
     each = [path_of(runs.isel(seed=i, unit=0)) for i in range(runs.sizes["seed"])]
-    rise, fall = value["i_yz_rise_unit_1"], value["i_xz_fall_unit_1"]
+    rise, fall = value["i_yz_rise_worst_unit_1"], value["i_xz_fall_worst_unit_1"]
+    seeds = runs.sizes["seed"]
+    worst = f", in the worst of {seeds} seeds" if seeds > 1 else ""
     both = rise >= 0.4 and fall >= 0.3
     goal = config.objective
     first = (
         f"I(Y;Z) of unit 1 rises by {rise:.2f} bit and I(X;Z) falls by {fall:.2f} bit from its "
-        f"peak, at alpha {goal.alpha:g}, beta {goal.beta:g}, sigma {goal.sigma:g}: "
+        f"peak{worst}, at alpha {goal.alpha:g}, beta {goal.beta:g}, sigma {goal.sigma:g}: "
         + ("as in the paper." if both else "NOT what the paper shows (0.4 and 0.3 bit asked for).")
     )
     return f"{first} {_order(each)} {_readouts(value, runs.sizes['unit'])}"
@@ -171,12 +208,14 @@ def verdict(runs: xr.Dataset, config: RunConfig, figures: list[Figure]) -> str:
 
 def _order(each: list[Path]) -> str:
     climb = float(np.mean([p.climb for p in each]))
+    error = np.sqrt(np.sum([p.climb_error**2 for p in each])) / len(each)
     risen = float(np.mean([p.half_risen for p in each]))
     fallen = float(np.mean([p.half_fallen for p in each]))
     phases = (
         f"I(X;Z) first climbs by {climb:.2f} bit."
-        if climb >= 0.05
-        else "There is no phase in which I(X;Z) grows: it falls from the start."
+        if climb >= max(CLIMB, 5 * error)
+        else "No phase is seen in which I(X;Z) grows"
+        + (": it falls from the start." if all(p.fall > 5 * p.climb_error for p in each) else ".")
     )
     sooner = "sooner than" if risen < fallen else "not sooner than"
     return (
@@ -193,6 +232,6 @@ def _readouts(value: Mapping[str, float], units: int) -> str:
             f"on unit {unit} from {100 * value[f'readout_first_unit_{unit}']:.1f} to "
             f"{100 * value[f'readout_last_unit_{unit}']:.1f} % (rank correlation {rank:.2f})"
         )
-    grows = all(value[f"rank_correlation_unit_{u}"] >= 0.8 for u in range(1, units + 1))
+    grows = all(value[f"rank_correlation_worst_unit_{u}"] >= 0.8 for u in range(1, units + 1))
     word = "grows" if grows else "does not grow everywhere"
     return f"Readout accuracy {word} with PIB iterations: {', '.join(told)}."

@@ -9,11 +9,15 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from validation.figures import COLOURS
 
+REWRITTEN = "every 1, all cells rewritten"
+"""The reference that writes cells whose target is what it was, too."""
+
 FAMILIES = {
-    "every": ("all cells, every k-th step", "o", "-", COLOURS[0]),
+    "every": ("every k-th step", "o", "-", COLOURS[0]),
     "threshold": ("cells beyond a threshold", "s", "--", COLOURS[1]),
     "sign": ("one fixed pulse, by sign", "^", ":", COLOURS[2]),
     "both": ("both: every k-th step, threshold", "D", "", COLOURS[5]),
+    "all": ("every step, all cells rewritten", "X", "", COLOURS[3]),
 }
 AXES = {
     "cells": "conductances written",
@@ -30,7 +34,7 @@ def picture(data: xr.Dataset, quick: bool) -> Figure:
         _trade(ax, data, name)
     row[0].set_ylabel("test accuracy / %")
     handles, labels = row[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=4, frameon=False, fontsize=8)
+    figure.legend(handles, labels, loc="outside lower left", ncols=5, frameon=False, fontsize=8)
     what = "digits (quick)" if quick else "MNIST, 10,000 images"
     figure.suptitle(
         f"What memristor training costs in writes: {what}", x=0.01, ha="left", fontsize=11
@@ -40,6 +44,8 @@ def picture(data: xr.Dataset, quick: bool) -> Figure:
 
 def family(policy: str) -> str:
     """Which kind of saving a way to write is."""
+    if policy == REWRITTEN:
+        return "all"
     return "both" if "," in policy else policy.split()[0]
 
 
@@ -53,6 +59,8 @@ def _trade(ax: Axes, data: xr.Dataset, name: str) -> None:
             x, mean, yerr=[mean - low, high - mean], label=label, marker=marker, color=colour,
             linestyle=line, linewidth=1.1, markersize=5, capsize=2,
         )  # fmt: skip
+        if kind == "all":
+            continue
         for policy, at, height in zip(mine, x.values, mean.values, strict=True):
             number = str(policy).removeprefix(kind).replace("every ", "").replace("threshold ", "")
             beside = (4, {"every": 4, "sign": -10}.get(kind, -3))

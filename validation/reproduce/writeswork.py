@@ -25,7 +25,8 @@ COSTS = {"writes": "1", "cells": "1", "joules": "J", "device_seconds": "s"}
 
 
 def trained(config: dict[str, Any], seed: int, folder: str | None) -> xr.Dataset:
-    """Test accuracy of the configured readout, and the ledger of the training passes."""
+    """Validation and test accuracy of the configured readout, and the ledger of the
+    training passes. Choices are for the former to make."""
     begun = time.monotonic()
     torch.set_num_threads(1)
     run, key = RunConfig.model_validate(config), Key(seed)
@@ -38,16 +39,22 @@ def trained(config: dict[str, Any], seed: int, folder: str | None) -> xr.Dataset
         cost = network.units[0].fence.ledger.total(phase="train")
         seen = seen_by_readout(run, measured)
         readout = fit_readout(run, seen, data.train[1], data.classes, key=key.child("readout"))
-        test = network.features(data.test[0], key=key.child("test"))
-        accuracy = readout.accuracy(seen_by_readout(run, test), data.test[1])
+        accuracies = {}
+        for name, part in (("test", data.test), ("validation", data.validation)):
+            features = network.features(part[0], key=key.child(name))
+            accuracies[name] = readout.accuracy(seen_by_readout(run, features), part[1])
     finally:
         network.close()
     weights = sum(unit.parameters["weight"].numel() for unit in network.units)
     spent = {n: ((), float(getattr(cost, n)), {"units": u}) for n, u in COSTS.items()}
     return xr.Dataset(
-        {"accuracy": ((), accuracy, {"units": "1"}), **spent},
+        {
+            "accuracy": ((), accuracies["test"], {"units": "1"}),
+            "validation_accuracy": ((), accuracies["validation"], {"units": "1"}),
+            **spent,
+        },
         attrs={
             "seed": seed, "seconds": time.monotonic() - begun, "weights": weights,
-            "test_images": len(data.test[1]),
+            "test_images": len(data.test[1]), "validation_images": len(data.validation[1]),
         },
     )  # fmt: skip

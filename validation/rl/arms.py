@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import xarray as xr
 
+from twin.config import build
 from twin.errors import UnknownName, nearest
 from twin.key import Key
 from validation.rl.build import Playing, begun, calibration, playing
@@ -24,7 +25,7 @@ def played(
     arm: str,
     seed: int,
     environment: str = "CartPole-v1",
-    preset: str = "cartpole-optics",
+    preset: str | Mapping[str, Any] = "cartpole-optics",
     steps: int | None = None,
     electrons: float | None = None,
     fresh: int = FRESH_EPISODES,
@@ -59,11 +60,17 @@ def played(
 
 
 def configured(
-    preset: str, arm: str, steps: int | None = None, electrons: float | None = None
+    preset: str | Mapping[str, Any],
+    arm: str,
+    steps: int | None = None,
+    electrons: float | None = None,
 ) -> AgentConfig:
-    """The preset as an arm has it."""
-    config = load_agent(preset)
-    if arm == "td":
+    """The preset, or its content, as an arm has it: lambda is 0 in all but "pib"."""
+    if isinstance(preset, str):
+        config = load_agent(preset)
+    else:
+        config = build(AgentConfig, dict(preset), "agent")
+    if arm != "pib":
         config = config.changed(loss={"information_weight": 0.0})
     if steps is not None:
         config = config.changed(schedule={"steps": steps})

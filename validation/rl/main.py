@@ -51,6 +51,8 @@ def main(
         "solved": play.training.solved,
         "ledger": [] if ledger is None else ledger.rows(),
     }
+    if "threads_changed" in data.attrs:
+        summary.extra["threads_changed"] = data.attrs["threads_changed"]
     write_atomic(out / "curve.png", _png(data, environment, play.facts.good))
     summary.write(out)
     console.print(summary.table())

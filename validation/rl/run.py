@@ -16,6 +16,7 @@ from pib.reinforcement.training import Training
 from twin.errors import CheckpointError, ConfigError
 from twin.files import write_atomic
 from validation.job import CHECKPOINT, CONFIG, Stopwatch
+from validation.outcome import threads_changed
 from validation.rl.build import Playing, playing
 from validation.rl.config import AgentConfig
 from validation.rl.outcome import dataset
@@ -51,7 +52,8 @@ def run(job: Job, show: Shown | None = None) -> tuple[xr.Dataset, Playing]:
 
     Ctrl-C lets the episode end, leaves a checkpoint and raises KeyboardInterrupt:
     what an environment has inside cannot be saved, so a resumed run begins with
-    the next episode, and is bit for bit the run that was not stopped.
+    the next episode, and is bit for bit the run that was not stopped; with another
+    thread count it may not be, which the attribute threads_changed then tells.
     """
     _claim(job)
     play = playing(job.config, job.environment, job.seed)
@@ -62,7 +64,7 @@ def run(job: Job, show: Shown | None = None) -> tuple[xr.Dataset, Playing]:
             clock.before = float(notes.get("wall_seconds", 0.0))
         _play(job, play.training, clock, show)
         greedy = play.greedy(FRESH_EPISODES)
-        data = _told(job, play, greedy, clock)
+        data = _told(job, play, greedy, clock).assign_attrs(threads_changed(notes))
         collect.save(data, job.out / DATA)
         return data, play
     finally:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from twin.errors import DataError
 from twin.files import digest, write_atomic
@@ -25,7 +25,8 @@ LATEST = "latest.json"
 class Traffic:
     """What a site's side of a door has seen.
 
-    published, bytes_out: publications and their bytes. read, bytes_in: of
+    published, bytes_out: publications and their bytes, each counted once however
+    often its step is repeated. newest: the highest version among them. read, bytes_in: of
     publications taken. looks: times it was asked for news. refused: damaged
     publications, passed over. seconds: spent at the door, of this site's own time.
     There is no count of waits because no call can wait.
@@ -38,6 +39,7 @@ class Traffic:
     bytes_in: int = 0
     refused: int = 0
     seconds: float = 0.0
+    newest: int = 0
 
     def plain(self) -> dict[str, float]:
         return asdict(self)
@@ -47,13 +49,20 @@ class Traffic:
         return cls(**plain)  # type: ignore[arg-type]
 
 
+class Sent(NamedTuple):
+    """When a publication went out (seconds since 1970), and its bytes."""
+
+    time_s: float
+    size: int
+
+
 class Post(Protocol):
     """What a site needs of a door. Neither call may wait for anyone."""
 
     traffic: Traffic
 
-    def publish(self, publication: Publication) -> None:
-        """Make it the latest one, durably, in one step."""
+    def publish(self, publication: Publication) -> Sent:
+        """Make it the latest one, durably, in one step; if it is out already, say since when."""
         ...
 
     def latest(self, after: int, step: int) -> Publication | None:
@@ -68,7 +77,8 @@ class Post(Protocol):
 class FilePost:
     """A folder: one file per publication and a pointer to the latest, replaced last.
 
-    keep: so many publications stay, None keeps all (for a replay).
+    keep: so many publications stay, None keeps all (for a replay). The time of a
+    publication is that of its file.
     """
 
     folder: Path
@@ -76,19 +86,19 @@ class FilePost:
     traffic: Traffic = field(default_factory=Traffic)
     _refused: int = 0
 
-    def publish(self, publication: Publication) -> None:
+    def publish(self, publication: Publication) -> Sent:
         begun = time.perf_counter()
         # A site that was killed repeats steps, and publications that are out already.
         if int(self._pointer().get("version", 0)) < publication.version:
-            content = packed(publication)
-            name = file_name(publication.version)
-            write_atomic(self.folder / name, content)
-            pointer = {"version": publication.version, "file": name, "digest": digest(content)}
-            write_atomic(self.folder / LATEST, json.dumps(pointer).encode())
+            self._put(publication)
+        sent = self._sent(publication.version)
+        # What went out after the last checkpoint is not in the traffic restored from it.
+        if publication.version > self.traffic.newest:
+            self.traffic.newest = publication.version
             self.traffic.published += 1
-            self.traffic.bytes_out += len(content)
-            self._prune(name)
+            self.traffic.bytes_out += sent.size
         self.traffic.seconds += time.perf_counter() - begun
+        return sent
 
     def latest(self, after: int, step: int) -> Publication | None:  # noqa: ARG002
         begun = time.perf_counter()
@@ -100,6 +110,26 @@ class FilePost:
             return self._taken(pointer)
         finally:
             self.traffic.seconds += time.perf_counter() - begun
+
+    def _put(self, publication: Publication) -> None:
+        content = packed(publication)
+        name = file_name(publication.version)
+        write_atomic(self.folder / name, content)
+        pointer = {"version": publication.version, "file": name, "digest": digest(content)}
+        write_atomic(self.folder / LATEST, json.dumps(pointer).encode())
+        self._prune(name)
+
+    def _sent(self, version: int) -> Sent:
+        name = file_name(version)
+        # One that was pruned since is as large as the next one, and went out no later.
+        kept = [p for p in self.folder.glob("publication-*") if p.name >= name]
+        if not kept:
+            raise DataError(
+                f"{self.folder / name}: {LATEST} says that it is out, but it is gone, and so is "
+                "every later one. Somebody emptied the folder: begin the run anew."
+            )
+        found = min(kept).stat()
+        return Sent(found.st_mtime, found.st_size)
 
     def _taken(self, pointer: Mapping[str, str]) -> Publication | None:
         try:
@@ -144,8 +174,9 @@ class Scheduled:
     schedule: Mapping[int, int]
     traffic: Traffic = field(default_factory=Traffic)
 
-    def publish(self, publication: Publication) -> None:
+    def publish(self, publication: Publication) -> Sent:  # noqa: ARG002
         """Nobody listens to a replay."""
+        return Sent(time.time(), 0)
 
     def latest(self, after: int, step: int) -> Publication | None:
         version = self.schedule.get(step, 0)

@@ -28,10 +28,10 @@ class Order:
     files. publications: how often the upstream site publishes all its features,
     beside once at its first step (ours: 3, 12 and 48 gave equal accuracy on
     Fashion-MNIST within the error of one seed, so few; bytes grow in proportion). code: of a
-    publication. silence: the hard bound on staleness: so many
-    times the expected interval without news, in the downstream site's own
-    steps, and it says so (it never waits). keep: publications kept, None for
-    all. checkpoint_s: seconds between checkpoints.
+    publication. silence: an alarm, not a limit: after so many times the expected
+    interval without news, in its own steps, the downstream site says one line
+    and goes on with what it has (it never waits). keep: publications kept, None
+    for all. checkpoint_s: seconds between checkpoints.
     """
 
     role: Role

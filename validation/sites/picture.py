@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -11,6 +9,7 @@ from matplotlib.figure import Figure as Picture
 from numpy.typing import NDArray
 
 from validation.sites.order import ROLES
+from validation.sites.timeline import away
 
 COLOURS = {"upstream": "#4477aa", "downstream": "#ee6677"}
 STYLES = {"upstream": "-", "downstream": "--"}
@@ -42,17 +41,6 @@ def losses(axes: Axes, data: xr.Dataset) -> None:
     axes.set(xlabel="time since the first step (s)", ylabel="local loss (bit)")
     mark_kills(axes, data)
     axes.legend(fontsize=7, loc="upper right")
-
-
-def away(data: xr.Dataset, role: str) -> list[tuple[float, float]]:
-    """From each kill of a site to its first step after it, seconds."""
-    times = data[f"{role}_time"].to_numpy()
-    found = []
-    for event in json.loads(data.attrs["events"]):
-        if event["event"] == "killed" and event["site"] == role:
-            later = times[times > event["time_s"]]
-            found.append((event["time_s"], float(later[0]) if len(later) else event["time_s"]))
-    return found
 
 
 def mark_kills(axes: Axes, data: xr.Dataset) -> None:

@@ -22,7 +22,8 @@ class Record:
     the publication in use (0: none yet) and seen_step, the upstream step it is
     of, and door_s, seconds spent at the door. noted: now and then, step, loss
     and I(Y;Z) in bit by a fixed yardstick. published: version, step, time_s
-    and bytes of each publication.
+    (when it first went out, also if its step was repeated since) and bytes of
+    each publication.
     """
 
     steps: list[list[float]] = field(default_factory=list)

@@ -16,6 +16,7 @@ from typing import Any
 
 from twin.errors import CheckpointError, ConfigError, DeviceUnavailable
 from twin.files import write_atomic
+from validation.sites import process as site_process
 from validation.sites.order import ORDER, PROGRESS, ROLES, Order, Role
 
 EVENTS = "events.json"
@@ -67,9 +68,12 @@ def run(orders: Mapping[Role, Order], kill: Kill | None = None, watch: Watch | N
 
     Ctrl-C stops both, each with durable state, and is raised again. A site
     that fails stops the other one too, and raises DeviceUnavailable with what
-    it said.
+    it said. ConfigError if the site to be killed had finished by then; a
+    run that is resumed after its kill is not killed again.
     """
     started = _Sites(orders)
+    if kill is not None and started.was_killed(kill.role):
+        kill = None
     try:
         for role in ROLES:
             started.start(role)
@@ -79,6 +83,8 @@ def run(orders: Mapping[Role, Order], kill: Kill | None = None, watch: Watch | N
             kill = started.mind(kill, heard)
             if watch is not None:
                 watch(heard, started.take_news())
+        if kill is not None:
+            raise _missed(kill)
     finally:
         started.stop()
 
@@ -103,6 +109,9 @@ class _Sites:
         path = self._folder / EVENTS
         self._events = json.loads(path.read_bytes()) if path.is_file() else []
 
+    def was_killed(self, role: Role) -> bool:
+        return any(e["site"] == role and e["event"] == "killed" for e in self._events)
+
     def start(self, role: Role) -> None:
         order = self._orders[role]
         order.own.mkdir(parents=True, exist_ok=True)
@@ -113,7 +122,7 @@ class _Sites:
         with (order.own / "errors.log").open("ab") as log:
             # Its own session: Ctrl-C reaches the sites through `stop` only, and once.
             self._processes[role] = subprocess.Popen(
-                [sys.executable, "-m", "validation.sites.process", str(path), str(os.getpid())],
+                [sys.executable, "-m", site_process.__name__, str(path), str(os.getpid())],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
                 start_new_session=True,
             )  # fmt: skip
@@ -137,14 +146,22 @@ class _Sites:
             if time.monotonic() >= due:
                 del self.away[role]
                 self.start(role)
-        if kill is None or kill.role not in self._processes:
-            return kill
+        if kill is None:
+            return None
+        if kill.role not in self._processes:
+            raise _missed(kill)
         said = heard[kill.role]
         if said.get("step", 0) < kill.at * said.get("steps", 1):
             return kill
         process = self._processes.pop(kill.role)
         process.kill()
-        process.wait()
+        # It may have ended by itself since its last word.
+        status = process.wait()
+        if status == 0:
+            self._note(kill.role, "done")
+            raise _missed(kill)
+        if status > 0:
+            raise self._failure(kill.role, status)
         self._note(kill.role, "killed", int(said["step"]))
         self.away[kill.role] = time.monotonic() + kill.away_s
         return None
@@ -179,6 +196,13 @@ class _Sites:
             f"the {role} site ended with status {status}: {said.rstrip('.') or 'no word'}. Its "
             "checkpoint is kept: give the same command with --resume."
         )
+
+
+def _missed(kill: Kill) -> ConfigError:
+    return ConfigError(
+        f"kill: the {kill.role} site finished before it was seen at {kill.at:g} of its steps, so "
+        "nothing was killed. Give an earlier `at`, or more epochs."
+    )
 
 
 def _tail(path: Path) -> str:

@@ -108,12 +108,10 @@ class Site:
         codes = coded(features, scale, self.order.code)
         version = 1 + -(-step // self.publish_every)
         version -= int(step < self.publish_every)
-        before = self.door.traffic.bytes_out
-        self.door.publish(
+        sent = self.door.publish(
             Publication(version=version, step=step, last=self.finished, scale=scale, codes=codes)
         )
-        sent = self.door.traffic.bytes_out - before
-        self.record.published.append([version, step, time.time(), sent])
+        self.record.published.append([version, step, sent.time_s, sent.size])
 
     def _due(self) -> bool:
         """After the first step, every so often, and after the last one."""
@@ -121,11 +119,12 @@ class Site:
         return step == 1 or self.finished or step % self.publish_every == 0
 
     def _mind_silence(self) -> None:
+        """Sound the alarm, once, where news has been missing for long; training goes on."""
         silent = self.local.step - self.last_heard
         if silent == self.silence_steps and not self.complete:
             have = f"version {self.version} of its step {self.seen_step}"
             self.said.append(
-                f"step {self.local.step}: nothing new from upstream for {silent} steps, the bound; "
+                f"step {self.local.step}: nothing new from upstream for {silent} steps; "
                 f"going on with {have if self.version else 'the stand-in'}"
             )
 

@@ -22,8 +22,9 @@ def timeline(orders: Mapping[Role, Order]) -> xr.Dataset:
 
     Staleness at a downstream step is how many steps (and publications) the
     upstream site had made by that moment, beyond those of the features in use;
-    NaN before the first publication came. The sites' wall clocks are compared:
-    one machine's here. attrs: events, what was said and traffic, as JSON.
+    NaN before the first publication came, 0 where a killed upstream site has yet
+    to repeat the step that the features are of. The sites' wall clocks are
+    compared: one machine's here. attrs: events, what was said and traffic, as JSON.
     """
     found = {role: checkpoint.load(orders[role].own / CHECKPOINT) for role in ROLES}
     steps = {role: found[role].arrays["record.steps"].numpy() for role in ROLES}
@@ -66,10 +67,12 @@ def _staleness(upstream: Array, downstream: Array, published: Array) -> dict[str
 
 
 def facts(data: xr.Dataset) -> dict[str, Any]:
-    """The ledger of messages, in plain numbers.
+    """The ledger of messages, and what tells whether anybody waited, in plain numbers.
 
-    synchronisations: calls by which a site can wait for the other; the door has
-    none (`validation.sites.mailbox`), and a test stops one site to show it.
+    door_seconds_max: the longest that a site spent at the door in one step.
+    steps_while_the_other_was_away: steps of the surviving site while a killed
+    one was away, None if none was killed. steps_upstream: of the upstream
+    site's training.
     """
     traffic = {role: json.loads(data.attrs[f"traffic_{role}"]) for role in ROLES}
     stale = data["staleness_steps"].to_numpy()
@@ -83,7 +86,9 @@ def facts(data: xr.Dataset) -> dict[str, Any]:
         "bytes_read": traffic["downstream"]["bytes_in"],
         "looks": traffic["downstream"]["looks"],
         "refused": traffic["downstream"]["refused"],
-        "synchronisations": 0,
+        "door_seconds_max": float(max(data[f"{role}_door"].max() for role in ROLES)),
+        "steps_while_the_other_was_away": survived(data),
+        "steps_upstream": data.sizes["upstream_step"],
         "seconds_publishing": traffic["upstream"]["seconds"],
         "seconds_reading": traffic["downstream"]["seconds"],
         "steps_on_the_stand_in": int((data["version"] == 0).sum()),
@@ -102,6 +107,26 @@ def _complete(data: xr.Dataset) -> bool:
     """Whether the downstream site got to see the last publication."""
     # Versions count from 1 without gaps.
     return int(data["version"].max()) == data.sizes["publication"]
+
+
+def away(data: xr.Dataset, role: str) -> list[tuple[float, float]]:
+    """From each kill of a site to its first step after it, seconds."""
+    times = data[f"{role}_time"].to_numpy()
+    found = []
+    for event in json.loads(data.attrs["events"]):
+        if event["event"] == "killed" and event["site"] == role:
+            later = times[times > event["time_s"]]
+            found.append((event["time_s"], float(later[0]) if len(later) else event["time_s"]))
+    return found
+
+
+def survived(data: xr.Dataset) -> int | None:
+    """Steps that a site made while the other one was killed and away, None without a kill."""
+    counts = []
+    for role, other in (ROLES, ROLES[::-1]):
+        times = data[f"{other}_time"].to_numpy()
+        counts += [int(((times > a) & (times < b)).sum()) for a, b in away(data, role)]
+    return sum(counts) if counts else None
 
 
 def overlap(data: xr.Dataset) -> float:

@@ -57,6 +57,7 @@ def test_what_is_shown_has_units_and_sums_to_one() -> None:
     assert data["full_scale"].attrs["units"] == "S" and float(data["full_scale"][0]) < 1e-3
     assert data["map_point"].shape == (2, 3, 360, 2)
     assert data["map_iteration"].values[0].tolist() == [1, 4, 15]
+    assert all("units" in data[name].attrs for name in data.data_vars)
 
 
 def test_watching_changes_no_weight() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from validation.config import load_config
 from validation.reproduce import fig3b
@@ -88,12 +90,44 @@ def test_rise_fall_and_peak_are_those_of_a_known_course() -> None:
     assert path.half_risen < path.peak < path.half_fallen
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_noise_alone_neither_climbs_nor_falls(seed: int) -> None:
+    """200 records of 0.02 bit about a constant: a maximum would be some 0.03 bit above it.
+
+    Mean of 20 courses; one standard error is 0.02 sqrt(2 / 3 / 2 / 20) = 0.0026 bit.
+    """
+    noise = np.random.default_rng(seed)
+    paths = [
+        fig3b.path_of(course(noise.normal(3, 0.02, 200), noise.normal(4, 0.02, 200), [0.1])
+                      .isel(seed=0, unit=0))
+        for _ in range(20)
+    ]  # fmt: skip
+    for name in ("climb", "fall"):
+        assert abs(np.mean([getattr(p, name) for p in paths])) < 5 * 0.0026
+    # The climb's standard error as estimated from neighbouring records.
+    assert np.mean([p.climb_error for p in paths]) == pytest.approx(0.02 / 3**0.5, rel=0.1)
+
+
+def test_the_bounds_are_those_of_the_worst_seed() -> None:
+    t = np.linspace(0, 1, 100)
+    good = course(2 + t, 3 - t, [0.7, 0.8, 0.9])
+    bad = course(2 + t, 3 - 0.1 * t, [0.7, 0.8, 0.9]).assign_coords(seed=[1])
+    both = xr.concat([good, bad], "seed")
+    figures = {figure.name: figure for figure in fig3b.measured(both, bounded=True)}
+    assert float(figures["i_xz_fall_unit_1"].value or 0) > 0.3
+    assert [n for n, f in figures.items() if f.holds is False] == ["i_xz_fall_worst_unit_1"]
+    told = fig3b.verdict(both, fig3b.configuration(Request()), list(figures.values()))
+    assert "worst of 2 seeds" in told and "NOT what the paper shows" in told
+
+
 def test_a_flat_course_is_told_plainly() -> None:
     flat = course(np.full(50, 3.2), np.full(50, 4.0), [0.9, 0.8, 0.7])
     config = fig3b.configuration(Request())
     figures = fig3b.measured(flat, bounded=True)
     told = fig3b.verdict(flat, config, figures)
     assert "NOT what the paper shows" in told and "does not grow" in told
+    assert "No phase is seen" in told and "falls from the start" not in told
     assert sum(figure.holds is False for figure in figures) == 3
 
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
+from pib.readout import train_readout
+from twin.key import Key
 from validation.config import load_config
 from validation.reproduce import fig4a
 from validation.reproduce import fig4awork as work
@@ -75,6 +78,23 @@ def test_pixels_and_components_are_probed_alike() -> None:
     assert few < all_ and abs(all_ - pixels) < 0.1
     # All components are a rotation of the pixels: angles about the mean, not the origin.
     assert abs(found["knn"].values[2] - found["knn"].values[0]) < 0.05
+
+
+@pytest.mark.parametrize("ratio", [1.0, 20.0])
+def test_the_rival_divides_all_components_by_one_number(ratio: float) -> None:
+    """However far the leading component is above the others."""
+    features = torch.randn(300, 40, generator=Key(0).torch())
+    features[:, 0] *= ratio
+    labels = torch.arange(300) % 3
+    readout = train_readout(features, labels, 3, key=Key(1), recipe=work.one_scale(features))
+    assert torch.allclose(readout.scale, features.std(0).max().expand(40), rtol=1e-5)
+
+
+def test_the_control_is_trained_as_long_as_the_run() -> None:
+    for quick in (False, True):
+        configs = fig4a._configs(Request(quick=quick))
+        main, control = ([u["steps"] for u in configs[n]["unit"]] for n in ("main", "control"))
+        assert main == control
 
 
 def made_up(control: float = 0.7, one: float = 0.965) -> dict[str, xr.Dataset]:
