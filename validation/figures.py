@@ -11,6 +11,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec
@@ -81,12 +82,17 @@ for _key in ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcol
 _STYLE["ytick.labelcolor"] = INK
 
 
+def style() -> AbstractContextManager[None]:
+    """The look of all pictures, while in it."""
+    return mpl.rc_context(_STYLE)
+
+
 def styled(make: Callable[P, Figure]) -> Callable[P, Figure]:
     """Run a figure maker under this module's style and leave the process as it was."""
 
     @wraps(make)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with mpl.rc_context(_STYLE):
+        with style():
             return make(*args, **kwargs)
 
     return wrapper

@@ -9,10 +9,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from validation.figures import COLOURS
+from validation.figures import COLOURS, style
 from validation.reproduce.fig4bfigures import GOOD, Pairs
 from validation.rl.arms import ARMS
-from validation.rl.picture import style, training_curve
+from validation.rl.picture import training_curve
 
 OF_ARM = {"pib": COLOURS[0], "td": COLOURS[1], "dqn": COLOURS[2]}
 LINE_OF_ARM = {"pib": "-", "td": "--", "dqn": ":"}

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Any
 
-import matplotlib as mpl
 import xarray as xr
 from matplotlib.axes import Axes
 
@@ -14,25 +11,6 @@ from validation.figures import COLOURS
 from validation.rl.outcome import WINDOW
 
 DASHES = ("-", "--", ":")
-_STYLE: Any = {
-    "font.size": 8.5,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.5,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 7.5,
-}
-
-
-def style() -> AbstractContextManager[None]:
-    """The look of these pictures, while in it."""
-    return mpl.rc_context(_STYLE)
 
 
 def training_curve(
