@@ -20,24 +20,11 @@ from substrates.memristor.fit.heldout import Outcome, between_cells, own_levels,
 from substrates.memristor.fit.measurements import Measurements
 from substrates.memristor.fit.trajectories import Cells
 from validation.figures import COLOURS
+from validation.pngstyle import STYLE
 
 DRAWN_CELLS = 50
 DATA, LAW, RARE = COLOURS[0], COLOURS[1], "#666666"
-_STYLE: Any = {
-    "font.size": 8.5,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.5,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 7.5,
-    "lines.linewidth": 1.4,
-}
+_STYLE: Any = {**STYLE, "lines.linewidth": 1.4}
 
 
 def png(figure: Figure) -> bytes:

@@ -11,7 +11,6 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec
@@ -82,17 +81,12 @@ for _key in ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcol
 _STYLE["ytick.labelcolor"] = INK
 
 
-def style() -> AbstractContextManager[None]:
-    """The look of all pictures, while in it."""
-    return mpl.rc_context(_STYLE)
-
-
 def styled(make: Callable[P, Figure]) -> Callable[P, Figure]:
     """Run a figure maker under this module's style and leave the process as it was."""
 
     @wraps(make)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with style():
+        with mpl.rc_context(_STYLE):
             return make(*args, **kwargs)
 
     return wrapper

@@ -18,21 +18,13 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from validation.figures import COLOURS, axes
+from validation.pngstyle import STYLE
 
 Array = NDArray[np.float64]
 MICRO = 1e6
 _PRINT: Any = {
-    "font.size": 8.5,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.5,
-    "legend.frameon": False,
+    **STYLE,
+    "legend.fontsize": "medium",
     "figure.constrained_layout.use": True,
     "lines.linewidth": 1.4,
     "text.parse_math": False,

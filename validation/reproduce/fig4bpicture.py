@@ -9,7 +9,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from validation.figures import COLOURS, style
+from validation.figures import COLOURS
+from validation.pngstyle import style
 from validation.reproduce.fig4bfigures import GOOD, Pairs
 from validation.rl.arms import ARMS
 from validation.rl.picture import training_curve

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Picture
 from twin.errors import ConfigError
 from twin.files import write_atomic
 from validation.console import console
-from validation.figures import style
+from validation.pngstyle import style
 from validation.rl.config import AgentConfig, load_agent
 from validation.rl.live import LiveCurve
 from validation.rl.outcome import figures
