@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -225,9 +226,12 @@ for name in sys.argv[1:]:
 
 
 def test_importing_any_module_changes_nothing_of_the_process() -> None:
+    # Without what other tests' imports have set here, which would hide that it is set.
+    fresh = {name: value for name, value in os.environ.items() if not name.startswith("KMP_")}
     done = subprocess.run(
         [sys.executable, "-c", STATE, *modules()],
         cwd=ROOT,
+        env=fresh,
         capture_output=True,
         text=True,
         check=False,

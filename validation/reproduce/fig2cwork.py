@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 from pib.history import ridge_probe
@@ -107,6 +106,9 @@ class _Watch:
 
     def features(self, index: int, iteration: int) -> None:
         """Map the test images' features; separate classes in numbers too."""
+        # Here: importing it sets variables of the process's environment.
+        from sklearn.metrics import silhouette_score
+
         here = self.key.child("features", index, iteration)
         images, labels = self.data.test[0][self._shown], self.data.test[1][self._shown]
         z = self._measured(index, images, here)
