@@ -6,7 +6,8 @@ Imports numpy and matplotlib; umap-learn (the extra `umap`) only when asked for.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -39,9 +40,25 @@ def embed(features: NDArray[Any], method: Method = "pca") -> Plane:
     return points, (f"PC 1 ({100 * shares[0]:.0f} %)", f"PC 2 ({100 * shares[1]:.0f} %)")
 
 
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """For libraries that raise the number of threads of all numerical work in the process.
+
+    UMAP's compiled code does: on busy cores every later step of a training then
+    waits for its second thread, forty times as long.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _umap(features: NDArray[Any]) -> Plane:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), threads_kept():
             warnings.simplefilter("ignore")
             from umap import UMAP
 

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from twin.errors import DataError, Unsupported
@@ -293,3 +294,15 @@ def test_asking_for_umap_without_it_says_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setitem(__import__("sys").modules, "umap", None)
     with pytest.raises(Unsupported, match=r"pib-twin\[umap\]"):
         maps.embed(np.zeros((5, 3)), "umap")
+
+
+@pytest.mark.slow
+def test_a_umap_leaves_the_number_of_threads_of_everybody_else() -> None:
+    pytest.importorskip("umap")
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        maps.embed(np.random.default_rng(0).normal(size=(60, 5)), "umap")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
