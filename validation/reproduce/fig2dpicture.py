@@ -67,7 +67,8 @@ def _many(count: int, what: str) -> str:
 
 def _seeds(table: xr.Dataset, name: str) -> str:
     """How many seeds the ways shown have."""
-    used = [int(table["seeds_used"].sel(dataset=name, way=way)) for way in SHOWN]
+    counts = (int(table["seeds_used"].sel(dataset=name, way=way)) for way in SHOWN)
+    used = [count for count in counts if count]
     few = "" if min(used) == max(used) else f" ({min(used)} long, local)"
     return f"{_many(max(used), 'seed')}{few}"
 
@@ -75,6 +76,8 @@ def _seeds(table: xr.Dataset, name: str) -> str:
 def _set(ax: Axes, one: xr.DataArray, title: str) -> None:
     for at, (way, look) in enumerate(SHOWN.items()):
         values = 100 * one.sel(way=way).dropna("seed").values
+        if not len(values):
+            continue
         spread = values.std(ddof=1) if len(values) > 1 else 0.0
         shown = {key: value for key, value in look.items() if key != "label"}
         ax.errorbar(at, values.mean(), spread, linestyle="none", markersize=8, capsize=4, **shown)

@@ -128,6 +128,27 @@ def adaptation(
     )
 
 
+def long_repair(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """mended_long (repair, seed): half of the columns stuck, with more passes; NaN
+    for repairs that were not given them."""
+    row = {
+        "pib": ("pib", "units"),
+        "pib_readout": ("pib", "readout"),
+        "deployed_retrained": ("backprop", "readout"),
+        "deployed_masked": ("backprop-masked", "readout"),
+    }
+    seeds = found["long-pib"]["seed"].values.tolist()
+    table = np.full((len(REPAIRS), len(seeds)), np.nan)
+    for index, name in enumerate(REPAIRS):
+        if name in row:
+            method, way = row[name]
+            table[index] = found[f"long-{method}"][way].isel(fault=0, passes=-1).values
+    return xr.Dataset(
+        {"mended_long": (("repair", "seed"), table, {"units": "1"})},
+        coords={"repair": list(REPAIRS), "seed": seeds},
+    )
+
+
 def gap(table: xr.Dataset, name: str, until: str) -> xr.DataArray:
     """By seed that both have: the best rival minus PIB. until: a key of RIVALS."""
     one = table["accuracy"].sel(dataset=name, drop=True)
@@ -153,10 +174,20 @@ def figures_of_sets(table: xr.Dataset) -> list[Figure]:
         _mean(f"{way}_{name}", table["accuracy"].sel(dataset=name, way=way))
         for name in SETS
         for way in WAYS
+        if name in sets_with(table, way)
     ]
     return rows + [
-        _mean(f"{until}_{name}", gap(table, name, until)) for name in SETS for until in RIVALS
+        _mean(f"{until}_{name}", gap(table, name, until))
+        for name in SETS
+        for until, ways in RIVALS.items()
+        if all(name in sets_with(table, way) for way in ways)
     ]
+
+
+def sets_with(table: xr.Dataset, way: str) -> list[str]:
+    """The data sets that were trained this way, with any seed."""
+    used = table["seeds_used"].sel(way=way)
+    return [name for name in SETS if int(used.sel(dataset=name)) > 0]
 
 
 def figures_of_faults(table: xr.Dataset) -> list[Figure]:
@@ -167,6 +198,13 @@ def figures_of_faults(table: xr.Dataset) -> list[Figure]:
         rows += [_mean(f"{r}_{kind}_{fraction:g}", one.sel(repair=r)) for r in REPAIRS]
         rows.append(_mean(f"pib_ahead_of_deployed_retrained_{kind}_{fraction:g}", ahead(one)))
     return rows
+
+
+def figures_of_long(table: xr.Dataset) -> list[Figure]:
+    """Repairs with more passes, and PIB's lead over the fair blind rival."""
+    one = table["mended_long"].dropna("repair", how="all")
+    rows = [_mean(f"{r}_stuck_0.5_long", one.sel(repair=r)) for r in one["repair"].values]
+    return [*rows, _mean("pib_ahead_of_deployed_retrained_stuck_0.5_long", ahead(one))]
 
 
 def faults_in(mended: xr.DataArray) -> list[tuple[str, float]]:

@@ -59,14 +59,15 @@ def test_the_in_silico_net_is_told_with_both_heads() -> None:
 def test_a_full_figure_has_six_seeds_of_what_its_bounds_need() -> None:
     parts = fig2d.parts(Request())
     names = [part.name for part in parts]
-    assert len(set(names)) == len(names) == 3 * (2 * 6 + 2 * 3) + 4 + 6
+    assert len(set(names)) == len(names) == 3 * (2 * 6 + 2 * 3) + 2 + 6 + 3
     for way, count in {"pib": 6, "deployed": 6, "lce": 3, "converged": 3}.items():
         assert {f"fashion-{way}-{seed}" for seed in range(count)} <= set(names)
         assert f"fashion-{way}-{count}" not in names and f"union-{way}-1" not in names
     # In the order of the bounds: a run that is cut short has these.
     assert {name.split("-")[0] for name in names[:24]} == {"mnist", "fashion"}
     assert names[24:26] == ["faults-pib", "faults-backprop"]
-    assert len(fig2d.parts(Request(seeds=2))) == 2 * 4 * 4 + 6
+    assert {name.split("-")[0] for name in names[26:29]} == {"long"}
+    assert len(fig2d.parts(Request(seeds=2))) == 2 * (3 * 4 + 2) + 6 + 3
     depths = [len(load_config(f"fig2d-{name}").unit) for name in SETS]
     assert depths == [1, 2, 3, 3]
 
@@ -107,6 +108,7 @@ def found(
             },
             coords={"passes": [2.0], "seed": [0, 1]}, attrs={"seconds": 1.0},
         )  # fmt: skip
+        parts[f"long-{method}"] = parts[f"faults-{method}"].isel(fault=[0])
     return parts
 
 
