@@ -90,9 +90,9 @@ class LocalTraining:
         self.unit.calibrate(drive, key=key.child("range", "start"), phase="capture")
 
     def due(self, times: int) -> bool:
-        """True on about `times` evenly spread steps, the first and last among them."""
+        """True on about `times` evenly spread steps, the first and last among them; 0: never."""
         done, now = self.step * times // self.steps, (self.step + 1) * times // self.steps
-        return self.step == 0 or now > done
+        return times > 0 and (self.step == 0 or now > done)
 
     def measured(self) -> Tensor:
         """The features of all training images, (n, width)."""
@@ -184,7 +184,7 @@ class LocalTraining:
             drive = self._network.drive(self._index, images, features[-1] if features else None)
             record = unit.capture(drive, key=here.child("read"))
         else:
-            epoch = self.step // self._batches.steps
+            epoch = self.step // self._batches.steps // plan.recapture_every
             self._captures.refresh(plan.recapture, epoch, self._key)
             record = self._captures.record(rows, here.child("read"))
         if plan.record_dropout and unit.fixed_physics:
