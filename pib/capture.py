@@ -37,7 +37,8 @@ class Captures:
         return self._network.drive(self._index, self._images[rows], before)
 
     def refresh(self, recapture: Recapture, epoch: int, key: Key) -> None:
-        """Make the store that of `epoch` (of the first one for "never")."""
+        """Make the store that of `epoch` (of the first one for "never"). epoch: or any
+        other count of stores."""
         epoch = epoch if recapture == "epoch" else 0
         if self.epoch == epoch:
             return

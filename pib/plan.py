@@ -24,7 +24,8 @@ class Plan:
     a readout on the units before it, which needs labels; None draws evenly. recapture: what is
     stored of the physics before the layer that learns: "batch" stores nothing
     and measures the augmented batch; "never" measures the training images
-    once, without augmentation; "epoch" anew every epoch. record_dropout: on
+    once, without augmentation; "epoch" anew every epoch, or every recapture_every
+    epochs. record_dropout: on
     the readings a digital layer learns from. range_every: steps between
     rangings of the converters.
     """
@@ -38,6 +39,7 @@ class Plan:
     augment: Augment = field(default_factory=Augment)
     hard_offset: float | None = None
     recapture: Recapture = "batch"
+    recapture_every: int = 1
     record_dropout: float = 0.0
     range_every: int = 50
     batches: Recipe = field(default_factory=Classes)
@@ -46,6 +48,10 @@ class Plan:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2 or not self.rate > 0 or self.range_every < 1:
             raise ConfigError(f"plan: epochs, batch, rate or range_every out of range: {self}.")
+        if self.recapture_every < 1:
+            raise ConfigError(
+                f"plan: recapture_every must be at least 1 epoch, got {self.recapture_every}."
+            )
         if not 0 <= self.record_dropout < 1:
             raise ConfigError(f"plan: record_dropout must be in [0, 1), got {self.record_dropout}.")
         if self.steps is not None and self.steps < 1:

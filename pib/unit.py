@@ -193,7 +193,7 @@ class DigitalLayerUnit:
         (reading,) = fence.reading_port.shape
         self.name, self.fence, self.width = fence.name, fence, outputs
         self.parameters = he_layer(reading, outputs, key)
-        self._floor = standardise_floor
+        self.standardise_floor = standardise_floor
         self._mean = torch.zeros(reading)
         self._scale = torch.ones(reading)
 
@@ -208,7 +208,7 @@ class DigitalLayerUnit:
         values = self.capture(drive, key=key, phase=phase).values
         self._mean = values.mean(0)
         spread = values.std(0)
-        self._scale = spread.clamp_min(float(self._floor * spread.mean()) + 1e-12)
+        self._scale = spread.clamp_min(float(self.standardise_floor * spread.mean()) + 1e-12)
 
     def capture(
         self, drive: Tensor, *, key: Key, first_sample: int = 0, phase: str = "train"

@@ -141,6 +141,35 @@ class ReferencesTable(_Table):
     converged_epochs: Annotated[int, Field(ge=1)] | None = None
 
 
+class CompareTable(_Table):
+    """How methods are compared: set by the axes and trials of a comparison.
+
+    passes_per_image: ceiling of physical passes per training image before the
+    test, all units together, everything counted; none if absent. rate, batch,
+    dropout (on the readings a digital layer learns from): of the method that is
+    trained, tuned for each. twin: of the methods that look into one: known up to
+    twin_error (of its own r.m.s. size), unknown (another device's), or fitted
+    from twin_probes passes. units: instead of those listed, the last one repeated
+    as often as needed. held_out_class: neither trained nor validated with. strange:
+    also judge how well strange images are told from known ones. adapt_passes: per
+    training image, warm start, after the dials turned for the test. speckle_correlation: of
+    every optical medium between training and test.
+    """
+
+    passes_per_image: Annotated[float, Field(gt=0)] | None = None
+    rate: Annotated[float, Field(gt=0, le=1)] = 3e-3
+    batch: Annotated[int, Field(ge=4, le=5000)] = 250
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    twin: Literal["known", "unknown", "fitted"] = "known"
+    twin_error: Annotated[float, Field(ge=0, le=10)] = 0.0
+    twin_probes: Annotated[int, Field(ge=1)] = 4000
+    units: Annotated[int, Field(ge=1, le=8)] | None = None
+    held_out_class: Annotated[int, Field(ge=0)] | None = None
+    strange: bool = False
+    adapt_passes: Annotated[float, Field(gt=0)] | None = None
+    speckle_correlation: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
 class QuickTable(_Table):
     """What --quick changes: fewer images and epochs (or steps), and its own bound."""
 
@@ -163,6 +192,7 @@ class RunConfig(_Table):
     unit: Annotated[tuple[UnitTable, ...], Field(min_length=1)]
     readout: ReadoutTable = ReadoutTable()
     references: ReferencesTable = ReferencesTable()
+    compare: CompareTable = CompareTable()
     quick: QuickTable = QuickTable()
     bounds: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Figure name to bound, e.g. accuracy = ">= 0.982": per data set for means

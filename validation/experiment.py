@@ -154,7 +154,9 @@ def unsupervised(config: RunConfig) -> Unsupervised | None:
     return Unsupervised(**config.unsupervised.model_dump(), **loss)
 
 
-def build_trainer(network: Network, data: Tensors, plans: list[Plan], *, key: Key) -> Trainer:
+def build_trainer(
+    network: Network, data: Tensors, plans: list[Plan], *, key: Key, kind: type[Trainer] = Trainer
+) -> Trainer:
     """A trainer over the training part; probes use the validation part."""
     probe = data.validation if len(data.validation[0]) else data.train
     training = TrainingData(
@@ -164,7 +166,7 @@ def build_trainer(network: Network, data: Tensors, plans: list[Plan], *, key: Ke
         probe_images=probe[0],
         probe_labels=probe[1],
     )
-    return Trainer(network, plans, training, key=key)
+    return kind(network, plans, training, key=key)
 
 
 def seen_by_readout(config: RunConfig, features: list[Tensor]) -> Tensor:

@@ -75,6 +75,29 @@ def design(
 
 
 @app.command()
+def compare(
+    comparison: Annotated[
+        str,
+        typer.Argument(help="passes, noise, data, ood, fault, mismatch, drift or depth"),
+    ],
+    out: Out = None,
+    quick: Quick = False,
+    seeds: Annotated[int | None, typer.Option(min=1)] = None,
+    jobs: Jobs = 2,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed")] = False,
+    quiet: Quiet = False,
+    json_lines: Lines = False,
+    data: Data = None,
+) -> None:
+    """Training methods on the same physics at equal cost; goes on where it stopped."""
+    with friendly():
+        from validation.studies.compare import main as comparing
+
+        mode = _mode(quiet, json_lines)
+        comparing.main(comparison, out, quick, seeds, jobs, data, typed(), mode, retry_failed)
+
+
+@app.command()
 def faults(
     out: Out = None,
     seeds: Annotated[int, typer.Option(min=1)] = 3,

@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("twin", "substrates", "pib", "validation")
 WORK, SYNTHETIC = "validation.studies.work", "validation.studies.synthetic"
+WORK_OF_COMPARISONS = "validation.studies.compare.work"
 PREFIXES = ("faulty+", "broken+")
 GROUP = "pib_twin.backends"
 OURS = ("ideal", "memristor", "optics")

@@ -12,9 +12,9 @@ from pib.readout import Readout
 from pib.sampling import draw
 from substrates.memristor.cost import cost_sheet
 from twin.key import Key
+from validation.baselines.method import Method
 from validation.config import RunConfig
 from validation.experiment import Tensors, fit_readout, seen_by_readout
-from validation.studies.methods import Method
 
 REDONE_CAPTURES = 1000
 """Training images measured again for a readout that is retrained in the field."""

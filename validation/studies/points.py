@@ -20,8 +20,9 @@ from typing import Any
 
 from twin.config import build
 from twin.errors import ConfigError, DataError
+from validation.baselines.registry import STUDIED, module_of
 from validation.config import RunConfig, load_config
-from validation.studies.codeversion import code_version
+from validation.studies.codeversion import WORK_OF_COMPARISONS, code_version, version_of
 
 Value = bool | int | float | str
 Settings = tuple[tuple[str, Value], ...]
@@ -29,8 +30,10 @@ Settings = tuple[tuple[str, Value], ...]
 SYNTHETIC = "synthetic"
 """Base and method of points without physics (see `validation.studies.synthetic`)."""
 
-METHODS = ("pib", "backprop", "backprop-retrained", "lce", "readout", SYNTHETIC)
+METHODS = (*STUDIED, SYNTHETIC)
 WHENS = ("training", "test")
+STUDY, COMPARISON = "study", "comparison"
+"""Kinds of points: what computes them is in `work` or in `compare.work`."""
 
 WAIT = "test.wait_s"
 """A setting of points alone: seconds that all devices rest before the test."""
@@ -40,6 +43,7 @@ UNITS: dict[str, str] = {
     "accuracy_own_readout": "1",
     "accuracy_readout_redone": "1",
     "accuracy_validation": "1",
+    "accuracy_redone": "1",
     "joules_per_image": "J",
     "joules_training": "J",
     "latency_s": "s",
@@ -77,7 +81,8 @@ class Point:
     see METHODS. settings: sorted (dotted path, value). when: "training": the
     settings hold from the start; "test": the network is trained as the base
     says and dials are turned afterwards. limit: training images. data: folder
-    with data files; where they lie does not change what is computed.
+    with data files; where they lie does not change what is computed. kind: STUDY, or
+    COMPARISON of methods under a ceiling of physical passes.
 
     Dotted paths: "unit.options.NAME" of all units whose backend knows NAME,
     "unit.0.options.NAME" of the first unit, any field of a RunConfig
@@ -93,6 +98,7 @@ class Point:
     quick: bool = False
     limit: int | None = None
     data: str | None = None
+    kind: str = STUDY
 
     def __post_init__(self) -> None:
         ordered = tuple(sorted(((str(n), v) for n, v in self.settings), key=lambda s: s[0]))
@@ -109,10 +115,17 @@ class Point:
         content = asdict(self) | {
             "base": _base_content(self.base),
             "settings": [[name, plain_number(value)] for name, value in self.settings],
-            "code": code_version(*_backends(self.base)),
+            "code": self._code(),
         }
         del content["data"]
         return hashlib.blake2b(canonical(content), digest_size=16).hexdigest()
+
+    def _code(self) -> str:
+        backends = _backends(self.base)
+        if self.kind == STUDY:
+            return code_version(*backends)
+        # A method that is polished does not throw away what others gave.
+        return version_of(WORK_OF_COMPARISONS, module_of(self.method), backends=backends)
 
     def plain(self) -> dict[str, Any]:
         """The point in JSON's types."""

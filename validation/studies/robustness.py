@@ -18,12 +18,12 @@ from twin.config import build
 from twin.errors import ConfigError
 from twin.files import write_atomic
 from validation import datasets
+from validation.baselines import registry
 from validation.config import load_config
 from validation.console import console
 from validation.studies import collect, robustnesspage
 from validation.studies.collect import TRAINED_BY
 from validation.studies.engine import run
-from validation.studies.methods import METHODS
 from validation.studies.nonidealities import inventory
 from validation.studies.points import Point
 from validation.studies.progress import Tally, watcher
@@ -118,10 +118,10 @@ def planned(
 
 def prepared(plan: Plan, data: Path | None) -> Study:
     """Look at the network and its data; leave out methods that cannot train it."""
-    require_methods(plan, METHODS)
+    require_methods(plan, registry.STUDIED)
     config = load_config(plan.network)
     loaded = datasets.load(config.data.name, data_dir=data)
-    refusals = {name: METHODS[name].refusal(config) for name in plan.methods}
+    refusals = {name: registry.method(name).refusal(config) for name in plan.methods}
     kept = tuple(name for name, reason in refusals.items() if reason is None)
     if not kept:
         raise ConfigError(f"{plan.network}: no method can train it. {refusals}")

@@ -256,7 +256,7 @@ def points(
                 yield case.point(plan, severity, method, when, seed)
 
 
-def require_methods(plan: Plan, known: Mapping[str, object]) -> None:
+def require_methods(plan: Plan, known: Iterable[str]) -> None:
     """UnknownName for a method that does not exist."""
     for name in plan.methods:
         if name not in known:

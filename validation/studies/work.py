@@ -20,6 +20,8 @@ from pib.sampling import draw
 from twin.errors import CheckpointError, ConfigError, UnknownName, nearest
 from twin.key import Key
 from validation import datasets
+from validation.baselines import registry
+from validation.baselines.method import Learnt, Method, Task, require
 from validation.config import RunConfig
 from validation.evaluation import redeploy
 from validation.exactwires import through_exact_wires
@@ -35,7 +37,6 @@ from validation.studies.measures import (
     shown,
     views,
 )
-from validation.studies.methods import METHODS, Learnt, Method, Task, require
 from validation.studies.points import WHENS, Point, turns
 from validation.studies.settings import (
     as_built,
@@ -72,13 +73,13 @@ def work(point: Point, *, share: bool = True) -> dict[str, float]:
     Raises ConfigError, UnknownName, DialError, Unsupported and what devices raise.
     """
     begun = time.monotonic()
-    with _one_thread():
+    with one_thread():
         figures = _worked(point, share)
     return figures | {"wall_seconds": time.monotonic() - begun}
 
 
 def _worked(point: Point, share: bool) -> dict[str, float]:
-    method = _method(point.method)
+    method = registry.method(point.method)
     if point.when not in WHENS:
         raise UnknownName(f"when: {point.when!r} is no such time. {nearest(point.when, WHENS)}")
     later = point.when == "test"
@@ -124,12 +125,6 @@ def _worked(point: Point, share: bool) -> dict[str, float]:
 # ---- what a point is made of ------------------------------------------------
 
 
-def _method(name: str) -> Method:
-    if name not in METHODS:
-        raise UnknownName(f"no training method {name!r}. {nearest(name, METHODS)}")
-    return METHODS[name]
-
-
 @lru_cache(maxsize=2)
 def _data(name: str, folder: str | None, limit: int | None) -> tuple[Tensors, str]:
     """A data set as tensors, and a digest of its numbers."""
@@ -148,7 +143,7 @@ def _opened(config: RunConfig, data: Tensors, key: Key, opened: ExitStack) -> Ne
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Sums over several threads would differ between machines in the last bit."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

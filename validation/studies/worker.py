@@ -16,7 +16,7 @@ from functools import lru_cache
 from importlib import metadata
 from multiprocessing.connection import Connection
 
-from validation.studies.points import SYNTHETIC, VOLATILE, Point
+from validation.studies.points import COMPARISON, SYNTHETIC, VOLATILE, Point
 from validation.studies.store import Result
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -58,9 +58,13 @@ def _figures(point: Point) -> dict[str, float]:
         return synthetic(dict(point.settings), point.seed)
     import torch
 
+    torch.set_num_threads(1)
+    if point.kind == COMPARISON:
+        from validation.studies.compare.work import work as compared
+
+        return compared(point)
     from validation.studies.work import work
 
-    torch.set_num_threads(1)
     return work(point)
 
 

@@ -20,7 +20,7 @@ from twin.errors import ConfigError, DialError, UnknownName, Unsupported
 from validation.config import parse_config
 from validation.studies import measures, points
 from validation.studies.kept import Keeper
-from validation.studies.methods import METHODS
+from validation.baselines.registry import STUDIED
 from validation.studies.points import Point, Value
 from validation.studies.settings import run_config
 from validation.studies.sharing import Training
@@ -130,7 +130,7 @@ def shared(point: Point) -> Figures:
 
 @pytest.mark.parametrize(
     ("network", "method"),
-    [*(("rig and chip", m) for m in METHODS), ("chips", "pib"), ("chips with one clock", "lce")],
+    [*(("rig and chip", m) for m in STUDIED), ("chips", "pib"), ("chips with one clock", "lce")],
 )
 def test_a_network_found_trained_gives_the_figures_of_one_trained_alone_to_the_bit(
     make: Make, network: str, method: str, cache: Path
@@ -498,7 +498,7 @@ def test_backpropagation_is_refused_behind_a_second_medium(make: Make, method: s
 
 
 def test_a_study_can_name_exactly_the_methods_there_are() -> None:
-    assert set(METHODS) == set(points.METHODS) - {points.SYNTHETIC}
+    assert set(STUDIED) == set(points.METHODS) - {points.SYNTHETIC}
 
 
 def test_settings_go_before_quick_and_a_limit_before_both(make: Make) -> None:
