@@ -27,12 +27,15 @@ CHUNK = 1000
 def forward_forward_digital(
     images: Tensor, labels: Tensor, test: Labelled, *, key: Key, epochs: int,
     classes: int = 10, widths: Sequence[int] = (500, 500), batch: int = 100,
-    rate: float = 3e-3, threshold: float = 1.0, hard: bool = False, report: Sequence[int] = (),
+    rate: float = 3e-3, threshold: float = 1.0, hard: bool = False,
+    by_goodness: bool = False, report: Sequence[int] = (),
 ) -> dict[int, float]:  # fmt: skip
     """Forward-forward on a dense network; test error by epoch, of the last and those in `report`.
 
     hard: wrong labels are drawn where the network's goodness is large, as in the paper,
-    else uniformly. An answer is the label of the most goodness in all layers but the first.
+    else uniformly. An answer is that of a softmax head on all layers but the first, which
+    sees a neutral label and is trained along (Hinton, section 3.3); by_goodness: the label
+    of the most goodness in these layers.
     """
     net = Contrasted(images.shape[1], widths, classes, threshold, rate, key.child("start"))
     found = {}
@@ -41,9 +44,11 @@ def forward_forward_digital(
         x, own = images[rows], labels[rows]
         wrong = net.hard_labels(x, own, here) if hard else wrong_labels(own, classes, here)
         shown = torch.cat([embedded(x, own, classes), embedded(x, wrong, classes)])
-        net.learn(shown, warmed_cosine(now, steps, rate, 1))
+        now_rate = warmed_cosine(now, steps, rate, 1)
+        net.learn(shown, now_rate)
+        net.learn_head(x, own, now_rate)
         if (now + 1) * epochs % steps == 0 and (epoch + 1 in report or epoch + 1 == epochs):
-            found[epoch + 1] = 1 - accuracy(net.scores, test)
+            found[epoch + 1] = 1 - accuracy(net.scores if by_goodness else net.logits, test)
     return found
 
 
@@ -57,20 +62,44 @@ class Contrasted:
         self.classes = classes
         self.layers = dense([pixels, *widths], key)
         self.goodness = [SquareGoodness(threshold * width) for width in widths]
+        seen = sum(widths[1:]) or widths[0]
+        self.head = {"weight": torch.zeros(seen, classes), "bias": torch.zeros(classes)}
         self._optimisers = [
-            torch.optim.Adam(list(layer.values()), lr=rate, fused=True) for layer in self.layers
+            torch.optim.Adam(list(layer.values()), lr=rate, fused=True)
+            for layer in (*self.layers, self.head)
         ]
 
     def learn(self, shown: Tensor, rate: float) -> None:
         """One step of every layer on positives, then their negatives (2n, pixels)."""
         h = length_normalised(shown)
         for layer, goodness, optimiser in zip(
-            self.layers, self.goodness, self._optimisers, strict=True
+            self.layers, self.goodness, self._optimisers[:-1], strict=True
         ):
             y = torch.addmm(layer["bias"], h, layer["weight"])
             _, gradients = pair_gradient(goodness, h, y)
             step(layer, gradients, optimiser, rate)
             h = length_normalised(y)
+
+    def learn_head(self, images: Tensor, labels: Tensor, rate: float) -> None:
+        """One step of the softmax head; the layers stay."""
+        seen = self._neutral(images)
+        error = softmax_error(torch.addmm(self.head["bias"], seen, self.head["weight"]), labels)
+        gradients = {"weight": seen.T @ error, "bias": error.sum(0)}
+        step(self.head, gradients, self._optimisers[-1], rate)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The softmax head's answer, (n, classes)."""
+        return torch.addmm(self.head["bias"], self._neutral(images), self.head["weight"])
+
+    def _neutral(self, images: Tensor) -> Tensor:
+        """Directions of all layers but the first, all labels shown alike."""
+        h = images.clone()
+        h[:, : self.classes] = 1 / self.classes
+        h, found = length_normalised(h), []
+        for layer in self.layers:
+            h = length_normalised(torch.addmm(layer["bias"], h, layer["weight"]))
+            found.append(h)
+        return torch.cat(found[1:] or found, 1)
 
     def scores(self, images: Tensor) -> Tensor:
         """Goodness of every label (n, classes), all layers but the first if there are more."""

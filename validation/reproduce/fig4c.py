@@ -198,7 +198,7 @@ def verdict(
         f"difference {gap:+.2f}, worst seed {worst['joint_minus_sequential_worst']:+.2f})."
     ]
     told += [
-        f"With the {arm} site killed half-way and restarted: {points[arm]:.2f} % "
+        f"With the {arm} site killed in the middle and restarted: {points[arm]:.2f} % "
         f"({points[arm] - points['sequential']:+.2f} against one after the other, worst seed "
         f"{worst[f'{arm}_killed_minus_sequential_worst']:+.2f}; "
         f"{points[arm] - points['free']:+.2f} against undisturbed)."

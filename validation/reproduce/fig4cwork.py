@@ -15,7 +15,9 @@ from validation.sites.order import ROLES, Order, Role
 from validation.sites.run import Kill, claim, run
 from validation.sites.timeline import timeline
 
-KILL_AT = 0.5
+KILL_AT = {"downstream": 0.5, "upstream": 0.25}
+"""Share of its steps at which a site is killed. The upstream one takes longer: at half of
+its steps the other has finished, and cannot show that it goes on."""
 
 
 def in_sequence(config: str, seed: int, data: str | None) -> xr.Dataset:
@@ -33,7 +35,7 @@ def in_sequence(config: str, seed: int, data: str | None) -> xr.Dataset:
 def at_two_sites(
     config: str, seed: int, data: str | None, kill: Role | None, away_s: float, publications: int
 ) -> xr.Dataset:
-    """Two processes side by side; kill: which one is killed half-way, if any.
+    """Two processes side by side; kill: which one is killed in the middle, if any.
 
     What is on disk between the two is in a temporary folder; a part that is
     interrupted begins anew.
@@ -47,7 +49,7 @@ def at_two_sites(
             for role in ROLES
         }  # fmt: skip
         claim(orders["upstream"], resume=False)
-        run(orders, None if kill is None else Kill(kill, KILL_AT, away_s))
+        run(orders, None if kill is None else Kill(kill, KILL_AT[kill], away_s))
         found = joint(orders, _loaded(config, data))
         return timeline(orders).merge(_accuracies(found), combine_attrs="no_conflicts")
 
