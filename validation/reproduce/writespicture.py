@@ -26,6 +26,10 @@ AXES = {
 }
 
 
+NARROW = 3.0
+"""Costs that differ by less are drawn on a linear axis: a logarithmic one has no ticks there."""
+
+
 def picture(data: xr.Dataset, quick: bool) -> Figure:
     """A point per way to write: mean over seeds, bars from the worst to the best seed."""
     figure = Figure(figsize=(11.5, 4.4), layout="constrained")
@@ -66,8 +70,10 @@ def _trade(ax: Axes, data: xr.Dataset, name: str) -> None:
             beside = (4, {"every": 4, "sign": -10}.get(kind, -3))
             ax.annotate(number.strip(), (at, height), xytext=beside,
                         textcoords="offset points", fontsize=7, color=colour)  # fmt: skip
-    ax.set(xscale="log", xlabel=AXES[name])
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0e}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set(xlabel=AXES[name])
+    if float(cost.max()) > NARROW * float(cost.min()):
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0e}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
     ax.grid(color="0.9", linewidth=0.5, which="both")
