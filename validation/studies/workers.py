@@ -39,8 +39,6 @@ class Pool:
     """
 
     _executor: ProcessPoolExecutor
-    _begun: bool
-    """Whether the processes were started: the first call does."""
 
     def __init__(self, jobs: int) -> None:
         if jobs < 1:
@@ -50,14 +48,10 @@ class Pool:
 
     def submit(self, act: Callable[..., Any], *given: Any) -> Future[Any]:
         """As an executor's."""
-        if self._begun:
-            return self._executor.submit(act, *given)
-        # The first call starts the processes. Until they have got ready to leave Ctrl-C
-        # to the parent, they inherit that it is held back.
+        # Any call may start a process, until there are enough. Until it has got ready to
+        # leave Ctrl-C to the parent, it inherits that it is held back.
         with _interrupts_held_back():
-            future = self._executor.submit(act, *given)
-        self._begun = True
-        return future
+            return self._executor.submit(act, *given)
 
     def renew(self) -> None:
         """Give the processes up and begin with new ones."""
@@ -72,7 +66,6 @@ class Pool:
     def _begin(self) -> None:
         # Spawned, not forked: a forked copy of a process with threads may hang.
         context = multiprocessing.get_context("spawn")
-        self._begun = False
         theirs: Connection
         theirs, self._lifeline = context.Pipe(duplex=False)
         self._executor = ProcessPoolExecutor(

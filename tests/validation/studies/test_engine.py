@@ -368,3 +368,16 @@ def test_an_executor_that_breaks_between_points_loses_none(tmp_path: Path) -> No
     points, workers = cheap(3, bits=[2, 4, 6]), BreaksOnSubmit()
     run(points, tmp_path, workers, seen := Seen())
     assert {r.point for r in seen.computed()} == set(points) and workers.renewed > 1
+
+
+def held_back(seconds: float) -> tuple[int, bool]:
+    """In a worker, after a while: who it is, and whether Ctrl-C waits there."""
+    time.sleep(seconds)
+    return os.getpid(), signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+
+def test_every_process_of_a_pool_begins_with_ctrl_c_held_back() -> None:
+    # Processes start one by one, as calls find nobody idle.
+    with Pool(3) as pool:
+        found = dict(future.result() for future in [pool.submit(held_back, 1.0) for _ in "123456"])
+    assert len(found) == 3 and all(found.values())
