@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,29 +18,44 @@ from validation.studies.points import VOLATILE
 from validation.studies.store import Store
 
 
-def ran(out: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> xr.Dataset:
-    monkeypatch.setattr(comparing, "comparison", lambda *_: comparison(folder))
-    comparing.main("tiny", out, False, None, 1, None, "pib-twin compare tiny", "quiet")
+def ran(out: Path, folder: Path) -> xr.Dataset:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparing, "comparison", lambda *_: comparison(folder))
+        comparing.main("tiny", out, False, None, 1, None, "pib-twin compare tiny", "quiet")
     found = xr.load_dataset(out / comparing.DATASET, engine="h5netcdf")
     return found.drop_vars(VOLATILE, errors="ignore")
 
 
-def test_a_comparison_that_lost_some_results_comes_out_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "out"
-    first = ran(out, monkeypatch, tmp_path)
-    results = sorted((out / "points").glob("*.json")) or sorted(out.rglob("*.json"))
-    lost = [path for path in results if path.name != "summary.json"][::2]
+@dataclass(frozen=True)
+class Done:
+    """A whole comparison. folder: of its network. out: of its results."""
+
+    folder: Path
+    out: Path
+    found: xr.Dataset
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    folder = tmp_path_factory.mktemp("compared")
+    return Done(folder, folder / "out", ran(folder / "out", folder))
+
+
+def test_a_comparison_that_lost_some_results_comes_out_the_same(done: Done) -> None:
+    points = sorted((done.out / "points").glob("*.json"))
+    lost = points[::4]
     assert lost
     for path in lost:
         path.unlink()
-    again = ran(out, monkeypatch, tmp_path)
-    xr.testing.assert_identical(first, again)
-    assert first.sizes == {"arm": 1, "level": 2, TRAINED_BY: 3, "seed": 2}
-    assert np.isfinite(first["accuracy"]).all()
-    assert (out / comparing.PICTURE).stat().st_size > 10_000
-    page = (out / comparing.TABLE).read_text()
+    xr.testing.assert_identical(done.found, ran(done.out, done.folder))
+    assert sorted((done.out / "points").glob("*.json")) == points
+
+
+def test_a_comparison_leaves_a_dataset_a_picture_and_a_page(done: Done) -> None:
+    assert done.found.sizes == {"arm": 1, "level": 2, TRAINED_BY: 3, "seed": 2}
+    assert np.isfinite(done.found["accuracy"]).all()
+    assert (done.out / comparing.PICTURE).stat().st_size > 10_000
+    page = (done.out / comparing.TABLE).read_text()
     assert "PIB minus" in page and "Quick" in page
 
 
@@ -62,12 +77,8 @@ def test_the_same_point_gives_the_same_figures(tmp_path: Path) -> None:
     assert figures[0] == figures[1]
 
 
-def test_the_best_trial_on_validation_is_the_one_that_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "out"
-    ran(out, monkeypatch, tmp_path)
-    store, asked = Store(out), comparison(tmp_path)
+def test_the_best_trial_on_validation_is_the_one_that_goes_on(done: Done) -> None:
+    store, asked = Store(done.out), comparison(done.folder)
     for cell in chosen.cells(asked, store):
         results = {p: store.read(p.key()) for p in cell.trials}
         scores = {p: r.figures["accuracy_validation"] for p, r in results.items() if r}
