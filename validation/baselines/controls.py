@@ -103,7 +103,7 @@ class Contrasted:
 
     def scores(self, images: Tensor) -> Tensor:
         """Goodness of every label (n, classes), all layers but the first if there are more."""
-        return torch.stack([sum(g) for g in self._by_label(images)], 1)
+        return torch.stack([torch.stack(g).sum(0) for g in self._by_label(images)], 1)
 
     def hard_labels(self, images: Tensor, labels: Tensor, key: Key) -> Tensor:
         """Wrong labels that the first layer finds good, drawn by the softmax of its goodness."""

@@ -17,10 +17,10 @@ from pib.local import LocalTraining
 from pib.readout import ReadoutRecipe
 from substrates.memristor.cost import cost_sheet
 from twin.errors import ConfigError, DialError, UnknownName, Unsupported
+from validation.baselines.registry import STUDIED
 from validation.config import parse_config
 from validation.studies import measures, points
 from validation.studies.kept import Keeper
-from validation.baselines.registry import STUDIED
 from validation.studies.points import Point, Value
 from validation.studies.settings import run_config
 from validation.studies.sharing import Training
