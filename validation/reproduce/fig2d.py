@@ -60,6 +60,7 @@ ORDER = (
 BOUNDS = {
     **{f"gap_at_equal_passes_{name}": f"<= {gap}" for name, gap in GAPS.items()},
     "pib_stuck_0.5": ">= 0.945",
+    "pib_ahead_of_deployed_retrained_stuck_0.5": "> 0",
     "pib_ahead_of_deployed_retrained_stuck_0.5_long": "> 0",
 }
 

@@ -86,3 +86,10 @@ def test_the_paired_interval_is_that_of_students_test(rows: list[tuple[float, fl
 def test_seeds_that_lack_a_rival_are_no_pairs() -> None:
     one = paired(np.array([0.8, 0.9, np.nan]), np.array([0.7, np.nan, 0.5]))
     assert one.pairs == 1 and one.mean == pytest.approx(0.1) and one.word == "?"
+
+
+@pytest.mark.parametrize("name", sorted(registry.WHERE))
+def test_every_named_method_is_there_and_says_what_it_needs(name: str) -> None:
+    method = registry.method(name)
+    assert method.family and isinstance(method.own_head, bool)
+    assert isinstance(method.needs_twin, bool)
