@@ -25,7 +25,8 @@ def picture(asked: Comparison, found: xr.Dataset) -> Picture:
     """Means over seeds, bars of one standard deviation; arms without levels as dots."""
     count = len(asked.arms)
     rows = math.ceil(count / COLUMNS)
-    size = (4.2 * min(count, COLUMNS) + 0.6, 3.3 * rows + 0.9)
+    # A single panel has a title and a legend that need more room than it.
+    size = (max(8.0, 4.2 * min(count, COLUMNS) + 0.6), 3.3 * rows + 0.9)
     with style():
         figure = Picture(figsize=size, layout="constrained")
         panels = figure.subplots(rows, min(count, COLUMNS), squeeze=False).ravel()

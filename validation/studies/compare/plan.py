@@ -109,8 +109,9 @@ class Comparison:
 
     def _point(self, arm: Arm, method: str, level: Value | None, trial: Trial, seed: int) -> Point:
         settings = dict(arm.settings) | dict(trial)
-        if arm.path and level is not None:
-            settings[arm.path] = level
+        if arm.path:
+            # Where it makes no difference any level will do, but a ceiling there must be.
+            settings[arm.path] = arm.levels[-1] if level is None else level
         plain: Settings = tuple(settings.items())
         return Point(
             base=arm.base, method=method, seed=seed, settings=plain, quick=self.quick,

@@ -117,7 +117,8 @@ def page(
         lines += ["**Quick: one seed and one trial; says that it runs, not who is better.**", ""]
     seeds = ", ".join(map(str, asked.seeds))
     lines += [
-        f"`{command}`; seeds {seeds}; {asked.trials} trials for each method in each regime, "
+        f"`{command}`; seeds {seeds}; {asked.trials} trial{'s' * (asked.trials > 1)} for each "
+        f"method in each regime, "
         f"judged on validation images; mean and standard deviation over seeds, %.", "",
     ]  # fmt: skip
     for arm in asked.arms:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,10 +12,10 @@ from scipy.stats import ttest_rel
 
 from twin.errors import UnknownName
 from validation.baselines import registry
-from validation.config import load_config
 from validation.studies.compare.catalogue import COMPARISONS, comparison
 from validation.studies.compare.plan import LIKE, TRIALS
 from validation.studies.compare.tables import TITLES, paired
+from validation.studies.settings import run_config
 
 NAMES = sorted(COMPARISONS)
 
@@ -33,10 +35,12 @@ def test_every_method_has_the_same_number_of_trials_in_every_regime(name: str, q
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_regime_is_one_that_its_network_and_method_know(name: str) -> None:
-    for arm, method, level in comparison(name).asked():
-        config = load_config(arm.base)
-        table = config.compare.model_copy(update={"passes_per_image": 8.0})
-        config = config.model_copy(update={"compare": table})
+    asked = comparison(name)
+    for arm, method, level in asked.asked():
+        point = asked.trials_of(arm, method, level)[0]
+        kept = [pair for pair in point.settings if not pair[0].startswith("test.")]
+        config = run_config(replace(point, settings=tuple(kept)))
+        assert config.compare.passes_per_image is not None
         assert registry.method(method).refusal(config) is None
         assert level is None or level in arm.levels
         assert method in TITLES
