@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pib.rule import warmed_cosine
+from twin.errors import DataError
 from twin.key import Key
 
 
@@ -67,8 +68,13 @@ def train_readout(
     """Fit a readout to features (n, width) and labels (n,).
 
     after_epoch(epoch, readout) is called with the state after each epoch, for
-    learning curves.
+    learning curves. Raises DataError if there are more or fewer labels than features.
     """
+    if len(labels) != len(features):
+        raise DataError(
+            f"a readout needs one label per measured feature, got {len(labels)} labels and "
+            f"{len(features)} rows of features. Were features measured on other images?"
+        )
     recipe = recipe or ReadoutRecipe()
     spread = features.std(0)
     floor = float(recipe.scale_floor * spread.square().mean().sqrt()) + 1e-12

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pib.history import ridge_probe
 from pib.readout import Readout, ReadoutRecipe, hard_example_weights, train_readout
+from twin.errors import DataError
 from twin.key import Key
 
 seeds = st.integers(0, 2**32)
@@ -101,3 +102,8 @@ def test_probabilities_are_those_of_a_softmax() -> None:
     each = torch.stack([readout.probability_correct(z, torch.full_like(y, c)) for c in range(3)])
     torch.testing.assert_close(each.sum(0), torch.ones(len(y)))
     assert readout.accuracy(z, y) == pytest.approx(float((each.argmax(0) == y).double().mean()))
+
+
+def test_labels_of_other_images_are_refused() -> None:
+    with pytest.raises(DataError, match="one label per measured feature"):
+        train_readout(torch.zeros(10, 3), torch.zeros(20, dtype=torch.int64), 2, key=Key(0))

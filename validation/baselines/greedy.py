@@ -69,8 +69,9 @@ def within(task: Task, plans: list[Plan], budget: Budget) -> list[Plan]:
     a step.
     """
     hyper, units = task.config.compare, task.network.units
+    batch = min(hyper.batch, len(task.data.train[1]))
     plans = [
-        replace(plan, rate=hyper.rate, batch=hyper.batch, recapture="never",
+        replace(plan, rate=hyper.rate, batch=batch, recapture="never",
                 record_dropout=hyper.dropout if unit.fixed_physics else 0.0)
         for unit, plan in zip(units, plans, strict=True)
     ]  # fmt: skip
@@ -88,7 +89,7 @@ def _captured_again(task: Task, plans: list[Plan], budget: Budget) -> list[Plan]
     left = budget.steps(count, reserve=reserve, wished=0)
     if left < len(plans):
         budget.steps(count * len(plans), reserve=reserve, wished=0)
-    per_epoch, found = steps_per_epoch(labels, task.config.compare.batch), []
+    per_epoch, found = steps_per_epoch(labels, plans[0].batch), []
     for plan, captures in zip(plans, rounds(left, len(plans)), strict=True):
         epochs = plan.epochs if plan.steps is None else math.ceil(plan.steps / per_epoch)
         every = max(1, round(epochs / captures))
@@ -118,7 +119,7 @@ def _written(task: Task, plans: list[Plan], budget: Budget) -> list[Plan]:
     labels, units = task.data.train[1], task.network.units
     count, some = len(labels), min(CALIBRATION, len(labels))
     classes = len(labels.unique())
-    batch = max(1, task.config.compare.batch // classes) * classes
+    batch = max(1, plans[0].batch // classes) * classes
     needed = [count + some * calibrations(task, i) for i in range(len(units))]
     ranging = [batch * calibrations(task, i) for i in range(len(units))]
     written = [i for i, unit in enumerate(units) if not unit.fixed_physics]

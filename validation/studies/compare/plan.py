@@ -35,9 +35,9 @@ TRIALS: Mapping[str, Sequence[Trial]] = {
     ),
     "phyll": (
         {"compare.rate": 1e-3, "compare.batch": 250},
-        {"compare.rate": 3e-3, "compare.batch": 250},
-        {"compare.rate": 1e-3, "compare.batch": 100},
-        {"compare.rate": 3e-4, "compare.batch": 100},
+        {"compare.rate": 3e-2, "compare.batch": 250},
+        {"compare.rate": 3e-3, "compare.batch": 100},
+        {"compare.rate": 1e-2, "compare.batch": 250},
     ),
     "elm": ({},) * 4,
 }
@@ -58,7 +58,7 @@ class Arm:
     base: the network. path: the setting that varies over `levels`; "" if nothing
     does. settings: the same at every level. constant: methods on which the path
     has no influence: run once, shown at every level. methods: those asked, all of
-    the comparison if empty.
+    the comparison if empty. trials: at most so many for each of its methods.
     """
 
     name: str
@@ -70,6 +70,7 @@ class Arm:
     constant: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     log: bool = False
+    trials: int = len(TRIALS["pib"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,7 @@ class Comparison:
 
     def trials_of(self, arm: Arm, method: str, level: Value | None) -> list[Point]:
         """The points that tune a method in one regime; equal ones once."""
-        tried = TRIALS[LIKE.get(method, method)][: self.trials]
+        tried = TRIALS[LIKE.get(method, method)][: min(self.trials, arm.trials)]
         points = [self._point(arm, method, level, trial, self.seeds[0]) for trial in tried]
         return list(dict.fromkeys(points))
 

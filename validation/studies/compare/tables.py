@@ -122,7 +122,8 @@ def page(
         f"judged on validation images; mean and standard deviation over seeds, %.", "",
     ]  # fmt: skip
     for arm in asked.arms:
-        lines += [f"### {arm.name}", "", *_accuracies(asked, found, arm.name), ""]
+        fewer = f" ({arm.trials} trials)" if arm.trials < asked.trials else ""
+        lines += [f"### {arm.name}{fewer}", "", *_accuracies(asked, found, arm.name), ""]
         lines += [*_differences(asked, found, arm.name), ""]
         lines += [*_costs(found, arm.name), ""]
     if missing:

@@ -11,7 +11,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache
 
+from torch import Tensor
+
 from pib.network import Network
+from pib.sampling import draw
 from twin.errors import ConfigError
 from twin.key import Key
 from validation import datasets
@@ -80,14 +83,14 @@ def _figures(point: Point, opened: ExitStack) -> dict[str, float]:
         turned(network, turns_of(replace(point, settings=later)), key.child("later"))
         decorrelate(network, config, key.child("later"))
     if config.compare.adapt_passes is not None:
-        learnt, cost = adapted(_task(method, config, network, data, key), method, learnt)
-        figures |= cost
-        classifiers = fitted(config, learnt, data, key.child("adapted"))
+        task = _task(method, config, network, data, key)
+        learnt, few, figures["passes_adapting"] = adapted(task, method, learnt)
+        classifiers = fitted(config, learnt, few.data, key.child("adapted"))
         known = classifiers.accuracies(network, validation, key.child("again"), "validation")
         chosen = best(known, method.own_head)
     figures |= _tested(point, config, network, data, classifiers, chosen)
     if changed and not method.own_head and learnt.judge is None:
-        figures |= _redone(point, config, network, data, key)
+        figures |= _redone(config, network, data, key)
     if config.compare.strange:
         figures |= told_apart(config, network, data, classifiers, learnt, key, point.data)
     return figures
@@ -156,28 +159,25 @@ def _tested(
     point: Point, config: RunConfig, network: Network, data: Tensors,
     classifiers: Classifiers, chosen: str,
 ) -> dict[str, float]:  # fmt: skip
-    images, labels = shown(data.test, point.quick, Key(0).child("quick tests"))
-    key = Key(point.seed).child("test")
-    found = classifiers.accuracies(network, (images, labels), key, INFERENCE)
+    tests, key = _tests(data), Key(point.seed).child("test")
+    found = classifiers.accuracies(network, tests, key, INFERENCE)
     figures = {f"accuracy_{n.replace(' ', '_')}": v for n, v in found.items()}
     figures["accuracy"] = found[chosen]
-    return figures | cost_of_inference(config, network, len(labels))
+    return figures | cost_of_inference(config, network, len(tests[1]))
 
 
-def _redone(
-    point: Point, config: RunConfig, network: Network, data: Tensors, key: Key
-) -> dict[str, float]:
+def _tests(data: Tensors) -> tuple[Tensor, Tensor]:
+    """QUICK_TESTS test images, the same for every point: a judge may need many passes each."""
+    return shown(data.test, True, Key(0).child("quick tests"))
+
+
+def _redone(config: RunConfig, network: Network, data: Tensors, key: Key) -> dict[str, float]:
     """Of a readout on a few captures by the network as it is now, all units seen."""
-    images, labels = data.train
-    some, here = labels[:0], key.child("redone")
-    from pib.sampling import draw
-
+    (images, labels), here = data.train, key.child("redone")
     rows = draw(len(images), REDONE_CAPTURES, here)
     measured = network.features(images[rows], key=here, phase="redone")
-    some = labels[rows]
-    small = replace(data, train=(images[rows], some))
+    small = replace(data, train=(images[rows], labels[rows]))
     again = fitted(config, Learnt(measured), small, here)
-    tests = shown(data.test, point.quick, Key(0).child("quick tests"))
     known = again.accuracies(network, data.validation, here.child("validation"), "validation")
-    found = again.accuracies(network, tests, here.child("test"), "redone")
+    found = again.accuracies(network, _tests(data), here.child("test"), "redone")
     return {"accuracy_redone": found[best(known, own_head=False)]}

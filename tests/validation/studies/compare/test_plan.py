@@ -24,12 +24,10 @@ NAMES = sorted(COMPARISONS)
 @pytest.mark.parametrize("quick", [False, True])
 def test_every_method_has_the_same_number_of_trials_in_every_regime(name: str, quick: bool) -> None:
     asked = comparison(name, quick)
-    counts = {
-        len(asked.trials_of(arm, method, level))
-        for arm, method, level in asked.asked()
-        if LIKE.get(method, method) != "elm"
-    }
-    assert counts == {asked.trials}
+    for arm, method, level in asked.asked():
+        if LIKE.get(method, method) != "elm":
+            assert len(asked.trials_of(arm, method, level)) == min(asked.trials, arm.trials)
+    assert any(arm.trials >= asked.trials for arm in asked.arms)
     assert all(len(trials) == 4 for trials in TRIALS.values())
 
 
