@@ -165,8 +165,10 @@ class JointTraining:
         # Every written unit is ranged once more at the end.
         reserve, allowance = len(measured) * count, self.task.allowance
         if per_step == 0:
-            # One unit of fixed physics: all that it needs is stored.
-            return wished, True
+            # One unit of fixed physics: all that it needs is stored. As many steps as if
+            # every batch were measured, so that depth is not compared with early stopping.
+            left = allowance.left
+            return wished if left is None else max(1, left // self._batch), True
         if allowance.left is not None:
             left = allowance.left - ranging
             if left < 3 * reserve or left < reserve + per_step:

@@ -61,6 +61,7 @@ DATA = Comparison(
     claim="PIB learns from fewer images",
 )  # fmt: skip
 
+NEAR = ("turned", "inverted", "held_out_class")
 STRANGE = Comparison(
     name="ood",
     about="telling strange images from known ones",
@@ -70,6 +71,10 @@ STRANGE = Comparison(
         settings={**CEILING, "compare.strange": True, "compare.held_out_class": 8},
     ),),
     figure="auroc_far",
+    also=(
+        *(f"auroc_{name}" for name in NEAR), "fpr95_far", *(f"fpr95_{name}" for name in NEAR),
+        "accuracy",
+    ),
     claim="PIB detects strange images better",
 )  # fmt: skip
 
@@ -92,6 +97,7 @@ FAULT = Comparison(
             levels=(0.1, 0.5, 2.0), label="passes per image after the fault",
             settings={**MEDIUM, "test.dial.stuck_column_fraction": 0.5}, log=True, trials=2),
     ),
+    also=("accuracy_redone",),
     claim="a network retrained by PIB recovers from a broken converter",
 )  # fmt: skip
 
@@ -104,17 +110,17 @@ MISMATCH = Comparison(
     methods=EVERYBODY,
     arms=tuple(
         arm
-        for kind, base in (("wide", OPTICS), ("narrow", NARROW))
+        for kind, base, trials in (("wide", OPTICS, 4), ("narrow", NARROW, 2))
         for arm in (
             Arm(name=f"{kind}, known up to an error", base=base, path=TWIN,
                 levels=(0.0, 0.2, 0.5, 1.0), label="error of the twin's matrix, r.m.s.",
-                settings=CEILING, constant=REST),
-            Arm(name=f"{kind}, another device's twin", base=base,
-                settings={**CEILING, "compare.twin": "unknown"}, methods=LOOKING),
+                settings=MEDIUM, constant=REST, trials=trials),
+            Arm(name=f"{kind}, another device's twin", base=base, methods=LOOKING,
+                settings={**MEDIUM, "compare.twin": "unknown"}, trials=2),
             Arm(name=f"{kind}, fitted", base=base, path="compare.twin_probes",
                 levels=(250, 1000, 4000), label="probes", log=True,
-                settings={**CEILING, "compare.twin": "fitted"},
-                methods=("pat", "backprop-retrained")),
+                settings={**MEDIUM, "compare.twin": "fitted"},
+                methods=("pat", "backprop-retrained"), trials=2),
         )
     ),
     claim="PIB needs no model of the device",
@@ -128,6 +134,7 @@ DRIFT = Comparison(
         name="two optical units", base=OPTICS, path="compare.speckle_correlation",
         levels=(1.0, 0.99, 0.95, 0.9, 0.8), label="speckle correlation", settings=CEILING,
     ),),
+    also=("accuracy_redone",),
 )  # fmt: skip
 
 DEPTH = Comparison(

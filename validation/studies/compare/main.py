@@ -107,6 +107,6 @@ def _kept(
     }
     summary.write(out)
     if progress != "json-lines":
-        console.print(words, markup=False)
+        console.print(words, markup=False, soft_wrap=True)
         console.print(f"table, picture and data in {out}", markup=False)
     return summary

@@ -13,7 +13,7 @@ from validation.figures import COLOURS
 from validation.pngstyle import style
 from validation.studies.collect import TRAINED_BY
 from validation.studies.compare.plan import Arm, Comparison
-from validation.studies.compare.tables import TITLES
+from validation.studies.compare.tables import TITLES, named
 
 COLUMNS = 3
 MARKERS = "osD^vPX*<>"
@@ -36,13 +36,16 @@ def picture(asked: Comparison, found: xr.Dataset) -> Picture:
         for ax in panels[count:]:
             ax.set_axis_off()
         handles = {
+            # Dots have their names beside them.
             label: handle
-            for ax in panels[:count]
+            for ax, arm in zip(panels, asked.arms, strict=False)
+            if arm.path
             for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
         }
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside lower left", ncols=4, fontsize=8
-        )
+        if handles:
+            figure.legend(
+                handles.values(), handles.keys(), loc="outside lower left", ncols=4, fontsize=8
+            )
         note = " (quick: one seed, few images)" if asked.quick else ""
         figure.suptitle(f"{asked.about}{note}", x=0.01, ha="left", fontsize=11)
     return figure
@@ -94,4 +97,4 @@ def _rows(
 
 
 def _label(asked: Comparison) -> str:
-    return "test accuracy / %" if asked.figure == "accuracy" else f"{asked.figure} / %"
+    return f"{named(asked.figure)} / %"

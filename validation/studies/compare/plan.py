@@ -75,7 +75,8 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Arms and methods under equal cost. figure: what is compared. claim: what the
+    """Arms and methods under equal cost. figure: what is compared. also: figures that
+    stand beside it, where they were measured. claim: what the
     paper says, in our words, "" if nothing."""
 
     name: str
@@ -86,6 +87,7 @@ class Comparison:
     limit: int | None = 10_000
     trials: int = 4
     figure: str = "accuracy"
+    also: tuple[str, ...] = ()
     claim: str = ""
     quick: bool = False
 

@@ -5,19 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from scipy.stats import t as student
 
 from validation.studies.collect import TRAINED_BY
-from validation.studies.compare.plan import Comparison
+from validation.studies.compare.paired import CONFIDENCE, Paired, differences
+from validation.studies.compare.plan import Arm, Comparison
 from validation.summary import Figure
-
-CONFIDENCE = 0.95
-FIRST = "pib"
-"""Whom all others are compared with."""
 
 TITLES = {
     "pib": "PIB",
@@ -33,6 +28,11 @@ TITLES = {
     "spsa": "SPSA",
     "parameter-shift": "parameter shift",
 }
+FIGURES = {
+    "accuracy": "test accuracy",
+    "accuracy_redone": "test accuracy of a readout redone on 1,000 captures",
+}
+DARK = "dark_pixels"
 COSTS = {
     "passes": ("passes", 1.0, "{:,.0f}"),
     "writes": ("writes", 1.0, "{:,.0f}"),
@@ -41,53 +41,6 @@ COSTS = {
     "digital_operations": ("digital G", 1e-9, "{:,.1f}"),
     "wall_seconds": ("wall s", 1.0, "{:,.1f}"),
 }
-
-
-@dataclass(frozen=True)
-class Paired:
-    """PIB minus a rival, seed by seed. low, high: Student's interval; NaN for one seed."""
-
-    mean: float
-    low: float
-    high: float
-    pairs: int
-
-    @property
-    def word(self) -> str:
-        """Who is ahead, if the interval says so."""
-        if not math.isfinite(self.low):
-            return "?"
-        return "ahead" if self.low > 0 else "behind" if self.high < 0 else "tie"
-
-
-def paired(values: np.ndarray, others: np.ndarray) -> Paired:
-    """Of two rows by seed; seeds that lack one are left out."""
-    both = np.isfinite(values) & np.isfinite(others)
-    differences = values[both] - others[both]
-    count = len(differences)
-    mean = float(differences.mean()) if count else math.nan
-    if count < 2:
-        return Paired(mean, math.nan, math.nan, count)
-    error = float(differences.std(ddof=1)) / math.sqrt(count)
-    reach = error * float(student.ppf((1 + CONFIDENCE) / 2, count - 1))
-    return Paired(mean, mean - reach, mean + reach, count)
-
-
-def differences(asked: Comparison, found: xr.Dataset) -> Iterator[tuple[str, int, str, Paired]]:
-    """(arm, level, rival, difference) wherever both have results."""
-    if asked.figure not in found:
-        return
-    table = found[asked.figure]
-    for arm in asked.arms:
-        for level in range(len(arm.levels)):
-            here = table.sel(arm=arm.name).isel(level=level)
-            if FIRST not in here[TRAINED_BY].values:
-                continue
-            own = here.sel({TRAINED_BY: FIRST}).values
-            for rival in here[TRAINED_BY].values:
-                one = paired(own, here.sel({TRAINED_BY: rival}).values)
-                if rival != FIRST and one.pairs:
-                    yield arm.name, level, str(rival), one
 
 
 def verdict(asked: Comparison, found: xr.Dataset) -> str:
@@ -123,8 +76,12 @@ def page(
     ]  # fmt: skip
     for arm in asked.arms:
         fewer = f" ({arm.trials} trials)" if arm.trials < asked.trials else ""
-        lines += [f"### {arm.name}{fewer}", "", *_accuracies(asked, found, arm.name), ""]
-        lines += [*_differences(asked, found, arm.name), ""]
+        lines += [f"### {arm.name}{fewer}", ""]
+        if arm.path:
+            for figure in (asked.figure, *asked.also):
+                lines += _by_level(asked, found, arm, figure)
+        else:
+            lines += _by_figure(asked, found, arm)
         lines += [*_costs(found, arm.name), ""]
     if missing:
         lines += ["Without result:", "", *(f"- {where}: {why}" for where, why in missing), ""]
@@ -170,21 +127,69 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return lines + [f"| {' | '.join(row)} |" for row in rows]
 
 
-def _levels(asked: Comparison, name: str) -> tuple[str, list[str]]:
-    arm = next(arm for arm in asked.arms if arm.name == name)
-    return arm.label or "method", [f"{value:g}" if arm.path else "" for value in arm.levels]
-
-
-def _accuracies(asked: Comparison, found: xr.Dataset, arm: str) -> list[str]:
-    label, levels = _levels(asked, arm)
+def _by_level(asked: Comparison, found: xr.Dataset, arm: Arm, figure: str) -> list[str]:
+    """One figure at every level, then PIB minus each rival; nothing if nobody has it."""
+    if figure not in found or not np.isfinite(found[figure].sel(arm=arm.name).values).any():
+        return []
+    levels = [f"{value:g}" for value in arm.levels]
     rows = []
-    for method in _methods(found, arm):
-        cells = []
-        for level in range(len(levels)):
-            values = found[asked.figure].sel({"arm": arm, TRAINED_BY: method}).isel(level=level)
-            cells.append(_spread(values.values))
+    for method in _methods(found, arm.name):
+        one = found[figure].sel({"arm": arm.name, TRAINED_BY: method})
+        cells = [_spread(one.isel(level=level).values) for level in range(len(levels))]
         rows.append([TITLES.get(method, method), *cells])
-    return _table([label, *levels], rows)
+    title = [] if figure == asked.figure else [f"{named(figure)}, %:", ""]
+    apart: dict[str, list[str]] = {}
+    for name, level, rival, difference in differences(asked, found, figure):
+        if name == arm.name:
+            apart.setdefault(rival, ["-"] * len(levels))[level] = _interval(difference)
+    return [*title, *_table([arm.label or "level", *levels], rows), "", *_apart(apart, levels)]
+
+
+def _by_figure(asked: Comparison, found: xr.Dataset, arm: Arm) -> list[str]:
+    """All figures of an arm without levels side by side, then PIB minus each rival."""
+    figures = [f for f in (asked.figure, *asked.also) if f in found]
+    rows = []
+    for method in _methods(found, arm.name):
+        one = found.sel({"arm": arm.name, TRAINED_BY: method}).isel(level=0)
+        cells = [_spread(one[figure].values) for figure in figures]
+        rows.append([TITLES.get(method, method), *cells])
+    heads = [named(figure) for figure in figures]
+    rows += _without_network(found, arm, figures)
+    apart: dict[str, list[str]] = {}
+    for column, figure in enumerate(figures):
+        for name, _, rival, difference in differences(asked, found, figure):
+            if name == arm.name:
+                apart.setdefault(rival, ["-"] * len(figures))[column] = _interval(difference)
+    return [*_table(["method, %", *heads], rows), "", *_apart(apart, heads)]
+
+
+def _without_network(found: xr.Dataset, arm: Arm, figures: Sequence[str]) -> list[list[str]]:
+    """What counting dark pixels reaches, where strange images are asked for."""
+    cells = []
+    for figure in figures:
+        kind, _, name = figure.partition("_")
+        plain = f"{kind}_{DARK}_{name}"
+        if plain not in found:
+            cells.append("-")
+            continue
+        one = found[plain].sel(arm=arm.name).isel(level=0).mean(TRAINED_BY)
+        cells.append(_spread(one.values))
+    return [["counting dark pixels", *cells]] if any(cell != "-" for cell in cells) else []
+
+
+def _apart(rows: dict[str, list[str]], heads: Sequence[str]) -> list[str]:
+    if not rows:
+        return []
+    told = [[TITLES.get(rival, rival), *cells] for rival, cells in rows.items()]
+    return [*_table([f"PIB minus, points ({CONFIDENCE:.0%})", *heads], told), ""]
+
+
+def named(figure: str) -> str:
+    """A figure as a person says it."""
+    kind, _, rest = figure.partition("_")
+    if kind in ("auroc", "fpr95"):
+        return f"{kind.upper()} {rest.replace('_', ' ')}"
+    return FIGURES.get(figure, figure)
 
 
 def _spread(values: np.ndarray) -> str:
@@ -193,18 +198,6 @@ def _spread(values: np.ndarray) -> str:
         return "-"
     spread = f" ± {100 * values.std(ddof=1):.1f}" if len(values) > 1 else ""
     return f"{100 * values.mean():.1f}{spread}"
-
-
-def _differences(asked: Comparison, found: xr.Dataset, arm: str) -> list[str]:
-    _, levels = _levels(asked, arm)
-    rows: dict[str, list[str]] = {}
-    for name, level, rival, one in differences(asked, found):
-        if name == arm:
-            rows.setdefault(rival, ["-"] * len(levels))[level] = _interval(one)
-    if not rows:
-        return []
-    told = [[TITLES.get(rival, rival), *cells] for rival, cells in rows.items()]
-    return _table([f"PIB minus, points ({CONFIDENCE:.0%})", *levels], told)
 
 
 def _interval(one: Paired) -> str:

@@ -13,8 +13,9 @@ from scipy.stats import ttest_rel
 from twin.errors import UnknownName
 from validation.baselines import registry
 from validation.studies.compare.catalogue import COMPARISONS, comparison
+from validation.studies.compare.paired import paired
 from validation.studies.compare.plan import LIKE, TRIALS
-from validation.studies.compare.tables import TITLES, paired
+from validation.studies.compare.tables import TITLES
 from validation.studies.settings import run_config
 
 NAMES = sorted(COMPARISONS)
