@@ -16,6 +16,7 @@ from pib.rule import outer_product, rectified, warmed_cosine
 from pib.unit import he_layer
 from twin.key import Key
 from validation.baselines.contrast import embedded, pair_gradient, wrong_labels
+from validation.baselines.dfa import angle
 from validation.baselines.forward_forward import SquareGoodness, length_normalised
 from validation.baselines.joint import softmax_error
 
@@ -61,7 +62,7 @@ class Contrasted:
     ) -> None:  # fmt: skip
         self.classes = classes
         self.layers = dense([pixels, *widths], key)
-        self.goodness = [SquareGoodness(threshold * width) for width in widths]
+        self.goodness = [SquareGoodness(threshold)] * len(widths)
         seen = sum(widths[1:]) or widths[0]
         self.head = {"weight": torch.zeros(seen, classes), "bias": torch.zeros(classes)}
         self._optimisers = [
@@ -145,19 +146,24 @@ def bp_digital(
 def dfa_digital(
     images: Tensor, labels: Tensor, test: Labelled, *, key: Key, epochs: int,
     classes: int = 10, widths: Sequence[int] = (400, 400), batch: int = 100, rate: float = 1e-3,
-    report: Sequence[int] = (),
+    report: Sequence[int] = (), angles: list[float] | None = None,
 ) -> dict[int, float]:  # fmt: skip
-    """The same with direct feedback alignment: one Gaussian matrix for all hidden layers."""
+    """The same with direct feedback alignment: one Gaussian matrix for all hidden layers.
+
+    angles: gets the angle, degrees, of each hidden layer's step to the true gradient, on
+    the last batch.
+    """
     shape = (max(widths), classes)
     shared = torch.randn(shape, generator=key.child("feedback").torch()) * max(widths) ** -0.5
     return _supervised(
-        images, labels, test, shared, key, epochs, classes, widths, batch, rate, report
+        images, labels, test, shared, key, epochs, classes, widths, batch, rate, report, angles
     )
 
 
 def _supervised(
     images: Tensor, labels: Tensor, test: Labelled, feedback: Tensor | None, key: Key, epochs: int,
     classes: int, widths: Sequence[int], batch: int, rate: float, report: Sequence[int],
+    angles: list[float] | None = None,
 ) -> dict[int, float]:  # fmt: skip
     layers = dense([images.shape[1], *widths, classes], key.child("start"))
     optimisers = [torch.optim.Adam(list(layer.values()), lr=rate, fused=True) for layer in layers]
@@ -168,6 +174,10 @@ def _supervised(
             step(layer, own, optimiser, warmed_cosine(now, steps, rate, 1))
         if (now + 1) * epochs % steps == 0 and (epoch + 1 in report or epoch + 1 == epochs):
             found[epoch + 1] = 1 - accuracy(lambda x: forward(layers, x)[-1], test)
+    if angles is not None:
+        true = dense_gradients(layers, images[rows], labels[rows], None)
+        pairs = zip(gradients[:-1], true[:-1], strict=True)
+        angles += [angle(ours["weight"], exact["weight"]) for ours, exact in pairs]
     return found
 
 

@@ -64,11 +64,11 @@ def alignment(training: JointTraining, twins: Twins, rows: Tensor, key: Key) -> 
         passed.pre_activations,
         strict=True,
     )
-    angles = [_angle(ours * (pre > 0), exact * (pre > 0)) for ours, exact, pre in pairs]
+    angles = [angle(ours * (pre > 0), exact * (pre > 0)) for ours, exact, pre in pairs]
     return angles[:-1]
 
 
-def _angle(one: Tensor, other: Tensor) -> float:
+def angle(one: Tensor, other: Tensor) -> float:
     """Between two tensors as vectors, degrees; 90 if one of them is nothing."""
     size = float(one.norm() * other.norm())
     cosine = float((one * other).sum()) / size if size > 0 else 0.0

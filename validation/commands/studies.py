@@ -98,6 +98,21 @@ def compare(
 
 
 @app.command()
+def methods(
+    out: Out = None,
+    quick: Quick = False,
+    seeds: Annotated[int, typer.Option(min=1)] = 3,
+    data: Data = None,
+) -> None:
+    """Each training method in its own right; exits with 1 where a stated figure is missed."""
+    with friendly():
+        from validation.baselines import inownright
+
+        summary = inownright.main(out, quick, seeds, data, typed())
+    raise typer.Exit(0 if summary.holds else 1)
+
+
+@app.command()
 def faults(
     out: Out = None,
     seeds: Annotated[int, typer.Option(min=1)] = 3,

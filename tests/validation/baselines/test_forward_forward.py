@@ -42,7 +42,7 @@ def test_a_later_unit_does_not_see_the_goodness_of_the_one_before(seed: int, siz
 
 
 def test_a_positive_above_the_threshold_costs_little_and_so_does_a_negative_below() -> None:
-    goodness = SquareGoodness(10.0)
+    goodness = SquareGoodness(1.0, sharpness=10.0)
     low, high = torch.tensor([2.0]), torch.tensor([18.0])
     right, *_ = goodness.loss(high, low)
     wrong, by_positive, by_negative = goodness.loss(low, high)
