@@ -102,9 +102,13 @@ class UnitTable(_Table):
     Broken-isomorphism units: record_dropout: on the readings the digital layer
     learns from; feature_copies: how often the features before it fill the
     modulator.
+    twin, twin_options: the simulated stand-in that `--simulated` puts in place of
+    backend and options.
     """
 
     backend: str = "memristor"
+    twin: str = ""
+    twin_options: dict[str, Any] = Field(default_factory=dict)
     kind: Literal["isomorphic", "broken-isomorphism"] = "isomorphic"
     outputs: Annotated[int, Field(ge=2)] = 128
     epochs: Annotated[int, Field(ge=1)] = 10
@@ -240,6 +244,23 @@ class RunConfig(_Table):
                         f"{table.clusters} clusters; lower unsupervised.clusters, or raise "
                         "instances x views and unit.batch"
                     )
+
+
+def simulated(config: RunConfig) -> RunConfig:
+    """The same network with every unit on its twin instead of its device.
+
+    Raises ConfigError naming the units that have none.
+    """
+    missing = [f"unit.{i} ({u.backend})" for i, u in enumerate(config.unit) if not u.twin]
+    if missing:
+        raise ConfigError(
+            f'--simulated: {", ".join(missing)} names no twin. Give each unit twin = "NAME" '
+            "(and twin_options), a simulated backend; see `pib-twin backends`."
+        )
+    units = tuple(
+        u.model_copy(update={"backend": u.twin, "options": u.twin_options}) for u in config.unit
+    )
+    return config.model_copy(update={"unit": units})
 
 
 def presets() -> list[str]:

@@ -16,7 +16,7 @@ from pib.sampling import draw
 from twin.errors import CheckpointError, ConfigError
 from twin.key import Key
 from validation import datasets
-from validation.config import RunConfig, parse_config_json
+from validation.config import RunConfig, load_config, parse_config_json, simulated
 from validation.console import console
 from validation.experiment import build_network, seen_by_readout, tensors
 from validation.job import CONFIG
@@ -34,12 +34,48 @@ class Trained:
     dataset: str
 
 
-def open_run(folder: Path, backend: str | None = None) -> Trained:
+@dataclass(frozen=True)
+class Place:
+    """Where a trained network is measured; as it ran unless one of these is given.
+
+    backend: every unit on this one, with the same inputs, outputs and options. on: units
+    on the backends of this configuration (a preset or a file). simulated: on their twins.
+    """
+
+    backend: str | None = None
+    on: str | None = None
+    simulated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.backend is not None and (self.on is not None or self.simulated):
+            raise ConfigError("--backend puts every unit in one place; leave out --on, --simulated")
+
+    @property
+    def elsewhere(self) -> bool:
+        return self.backend is not None or self.on is not None or self.simulated
+
+    def __str__(self) -> str:
+        if not self.elsewhere:
+            return "as run"
+        told = self.backend or self.on or "the run's configuration"
+        return f"twins of {told}" if self.simulated else told
+
+    def applied(self, config: RunConfig) -> RunConfig:
+        """The run's configuration with its units in this place."""
+        if self.backend is not None:
+            return _elsewhere(config, self.backend)
+        if self.on is not None:
+            config = _on(config, load_config(self.on), self.on)
+        return simulated(config) if self.simulated else config
+
+
+AS_RUN = Place()
+
+
+def open_run(folder: Path, place: Place = AS_RUN) -> Trained:
     """The trained network of a run folder.
 
-    backend: build every unit on this backend instead; it gets the same
-    inputs, outputs and options, and is written and ranged afresh by
-    :func:`redeploy`.
+    place: elsewhere it is to be written and ranged afresh by :func:`redeploy`.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -48,8 +84,7 @@ def open_run(folder: Path, backend: str | None = None) -> Trained:
     summary = read(folder)
     seed = int(summary.extra["seed"])
     loaded = checkpoint.load(folder / "network")
-    if backend is not None:
-        config = _elsewhere(config, backend)
+    config = place.applied(config)
     pixels = int(summary.extra["network"][0]["inputs"])
     network = build_network(config, pixels, key=Key(seed))
     try:
@@ -57,7 +92,7 @@ def open_run(folder: Path, backend: str | None = None) -> Trained:
         readout = Readout(**_under(loaded.arrays, "readout."))
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}: the saved network is incomplete: {error}.") from None
-    if backend is None:
+    if not place.elsewhere:
         checkpoint.restore_devices(network, loaded)
     name = str(summary.extra["dataset"]["name"])
     return Trained(config, seed, network, readout, name)
@@ -76,7 +111,7 @@ def redeploy(network: Network, images: Tensor, key: Key) -> None:
 
 def main(
     folder: Path,
-    backend: str | None,
+    place: Place,
     after: float,
     dials: Sequence[str],
     dataset: str | None,
@@ -85,12 +120,12 @@ def main(
     command: str,
 ) -> Summary:
     """Print and save the accuracy now, beside the one the run ended with."""
-    trained = open_run(folder, backend)
+    trained = open_run(folder, place)
     network, key = trained.network, Key(trained.seed).child("evaluate")
     try:
         name = dataset or _own_dataset(folder, trained)
         data = tensors(datasets.load(name, data_dir=data_dir))
-        if backend is not None or any(not u.fence.capabilities.restorable for u in network.units):
+        if place.elsewhere or any(not u.fence.capabilities.restorable for u in network.units):
             some = draw(len(data.train[0]), 500, key.child("some"))
             redeploy(network, data.train[0][some], key)
         for unit in network.units:
@@ -121,7 +156,7 @@ def main(
             ],
         ],
     )  # fmt: skip
-    summary.extra = {"after_seconds": after, "dials": list(dials), "backend": backend or "as run"}
+    summary.extra = {"after_seconds": after, "dials": list(dials), "backend": str(place)}
     summary.write(out or folder / "evaluation")
     console.print(summary.table())
     return summary
@@ -178,6 +213,21 @@ def _elsewhere(config: RunConfig, backend: str) -> RunConfig:
                              else {}})
         for u in config.unit
     )  # fmt: skip
+    return config.model_copy(update={"unit": units})
+
+
+def _on(config: RunConfig, other: RunConfig, name: str) -> RunConfig:
+    """The same units on the devices (and twins) of another configuration."""
+    if len(config.unit) != len(other.unit):
+        raise ConfigError(
+            f"--on {name}: it has {len(other.unit)} units, the run has {len(config.unit)}. Give a "
+            "configuration with one device for each."
+        )
+    where = ("backend", "options", "twin", "twin_options")
+    units = tuple(
+        mine.model_copy(update={field: getattr(theirs, field) for field in where})
+        for mine, theirs in zip(config.unit, other.unit, strict=True)
+    )
     return config.model_copy(update={"unit": units})
 
 

@@ -14,7 +14,7 @@ import torch
 
 from twin.errors import ConfigError
 from validation import datasets, report
-from validation.config import RunConfig, load_config
+from validation.config import RunConfig, load_config, simulated
 from validation.console import LiveWatcher, console
 from validation.datasets import Dataset
 from validation.job import Job
@@ -45,6 +45,7 @@ class Request:
     jobs: int = 2
     umap: bool = False
     quiet: bool = False
+    simulated: bool = False
     command: str = ""
 
 
@@ -62,6 +63,7 @@ def main(request: Request) -> Summary:
 def configured(request: Request) -> RunConfig:
     """The preset with what the command line changes."""
     config = load_config(request.preset)
+    config = simulated(config) if request.simulated else config
     table = config.model_dump()
     if request.dataset is not None:
         table["data"]["name"] = request.dataset

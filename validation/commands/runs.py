@@ -29,6 +29,9 @@ def train(
     data: Data = None,
     jobs: Jobs = 2,
     umap: Annotated[bool, typer.Option("--umap", help="UMAP instead of PCA maps.")] = False,
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="Every unit's twin instead of its device.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a network unit by unit with PIB and write a report."""
@@ -40,7 +43,7 @@ def train(
                 preset=preset, dataset=dataset, out=out, seed=seed, seeds=seeds, folds=folds,
                 epochs=epochs, resume=resume, quick=quick, references=references,
                 ablation=ablation, device=device, data=data, jobs=jobs, umap=umap, quiet=quiet,
-                command=typed(),
+                simulated=simulated, command=typed(),
             )
         )  # fmt: skip
 
@@ -48,7 +51,11 @@ def train(
 @app.command()
 def evaluate(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    backend: Annotated[str | None, typer.Option(help="Run on this backend instead.")] = None,
+    backend: Annotated[str | None, typer.Option(help="Every unit on this backend instead.")] = None,
+    on: Annotated[
+        str | None, typer.Option(metavar="CONFIG", help="Units on this configuration's devices.")
+    ] = None,
+    simulated: Annotated[bool, typer.Option("--simulated", help="Units on their twins.")] = False,
     after: Annotated[float, typer.Option(help="Let this many seconds pass first.")] = 0.0,
     dial: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, on every unit.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Another data set.")] = None,
@@ -59,7 +66,8 @@ def evaluate(
     with friendly():
         from validation import evaluation
 
-        evaluation.main(folder, backend, after, dial or [], dataset, data, out, typed())
+        place = evaluation.Place(backend=backend, on=on, simulated=simulated)
+        evaluation.main(folder, place, after, dial or [], dataset, data, out, typed())
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""Libraries that drive real devices, behind the contract. Each needs its own extra."""
