@@ -26,7 +26,7 @@ from twin.backend import (
     Written,
     single,
 )
-from twin.errors import DialError, SnapshotError
+from twin.errors import DeviceUnavailable, DialError, SnapshotError
 from twin.key import Key
 
 INPUTS, OUTPUTS = 6, 4
@@ -442,6 +442,19 @@ class UndecodedLevels(Healthy):
         return replace(right, drives=(replace(right.drives[0], dtype="int32", levels=None),))
 
 
+class WritesAndDeniesIt(Healthy):
+    """Every third write is made, its answer lost, and the loss told as "did not act"."""
+
+    writes = 0
+
+    def program(self, setting: Values, *, key: Key) -> Written:
+        written = super().program(setting, key=key)
+        self.writes += 1
+        if self.writes % 3 == 0:
+            raise DeviceUnavailable("planted: no answer. Try again.")
+        return written
+
+
 class AchievedInSiemens(Healthy):
     def program(self, setting: Values, *, key: Key) -> Written:
         written = super().program(setting, key=key)
@@ -579,6 +592,7 @@ PLANTED: Mapping[str, Fault] = {
     "reordered batch": Fault(ReorderedBatch, "the-order-of-the-batch-is-kept"),
     "stale reading": Fault(StaleReading, "a-reading-answers-its-own-drive"),
     "wrong dtype": Fault(WrongDtype, "a-reading-has-the-form-of-its-ports"),
+    "duplicated writes on retry": Fault(WritesAndDeniesIt, "what-did-not-act-may-be-tried-again"),
     "wrong unit in a port": Fault(WrongUnit, "capabilities-are-complete-and-consistent"),
     "codes without levels": Fault(UndecodedLevels, "capabilities-are-complete-and-consistent"),
     "achieved in siemens": Fault(AchievedInSiemens, "what-was-written-is-told-on-the-ports-scale"),

@@ -31,7 +31,7 @@ def main(
     def make() -> MinimalBackend:
         return open_backend(name, key=Key(seed), **chosen)
 
-    make().close()  # a misspelt name or option is an error, not 43 failures
+    make().close()  # a misspelt name or option is an error, not 44 failures
     outcomes = conformance.run_checks(make, budget_seconds=budget_seconds)
     table = Table(title=f"{name}: conformance", title_justify="left")
     for column in ("check", "outcome", "why"):

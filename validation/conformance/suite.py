@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from twin.backend import MinimalBackend
-from validation.conformance import ages, declares, draws, forms, keeps, leaves, reads
+from validation.conformance import ages, declares, draws, forms, keeps, leaves, reads, retries
 from validation.conformance.probe import CheckFailed, NotApplicable, Probe
 
 Check = Callable[[Probe], None]
@@ -51,6 +51,7 @@ CHECKS: tuple[Check, ...] = (
     keeps.a_dial_map_is_copied,
     keeps.the_state_version_counts_writes,
     keeps.what_was_written_is_told_on_the_ports_scale,
+    retries.what_did_not_act_may_be_tried_again,
     keeps.ranging_happens_only_when_asked,
     keeps.ranging_rescales_no_feature,
     ages.the_clock_counts_every_pass,
