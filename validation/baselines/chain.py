@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pib.unit import Unit
 from twin.key import Key
+from twin.ledger import Cost
 from validation.baselines.backward import at_feature_before, at_reading, setting_of
 from validation.baselines.joint import Passed, direct
 from validation.baselines.method import Task, UnitTwin
@@ -91,4 +92,8 @@ class ThroughTwin:
             leaf = drive.detach().clone().requires_grad_(True)
             predicted = self._twins[index].predict(leaf, setting_of(unit))
         (found,) = torch.autograd.grad(predicted, leaf, at_reading)
+        # A prediction and its transpose, as `twinnet.count_digital` counts a pass; the twins of
+        # in-silico training are counted there, on the ledger of the real devices.
+        each = 2 * drive.shape[1] * at_reading.shape[1] * (4 if unit.fixed_physics else 1)
+        unit.fence.ledger.add(unit.fence.name, "train", Cost(digital_operations=each * len(drive)))
         return found

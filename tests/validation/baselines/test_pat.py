@@ -16,8 +16,9 @@ from twin.key import Key
 from validation.baselines import registry
 from validation.baselines.backward import gain_of, setting_of
 from validation.baselines.chain import ChainRule, ThroughTwin
+from validation.baselines.dfa import METHOD as DFA
 from validation.baselines.joint import JointTraining, Passed, softmax_error
-from validation.baselines.method import Task
+from validation.baselines.method import Method, Task
 from validation.baselines.pat import METHOD
 from validation.baselines.twinnet import twin_network, twin_task
 from validation.baselines.twins import twins_for
@@ -148,3 +149,18 @@ def test_the_setting_that_a_twin_sees_is_the_one_that_was_written() -> None:
     unit = given.network.units[0]
     unit.deploy(Key(1))
     assert torch.equal(setting_of(unit), unit._written)  # type: ignore[arg-type, attr-defined]
+
+
+def test_the_work_of_the_twin_going_backwards_is_counted() -> None:
+    """Twice inputs x readings multiply-adds for each sample of a step, times four for complex
+    fields; all else is the same as in feedback alignment with as many steps."""
+
+    def worked(method: Method) -> tuple[int, float]:
+        made = looking(task(config(RIG.format(n=6), RIG.format(n=5)), ceiling=500))
+        steps = method.train(made).notes["training_steps"]
+        return made.network.units[0].fence.ledger.total().digital_operations, steps
+
+    (with_twin, steps), (without, same) = worked(METHOD), worked(DFA)
+    second = task(config(RIG.format(n=6), RIG.format(n=5))).network.units[1].fence
+    each = 8 * second.drive_port.shape[0] * second.reading_port.shape[0]
+    assert steps == same and with_twin - without == each * 15 * steps

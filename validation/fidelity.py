@@ -1,0 +1,265 @@
+"""`pib-twin fidelity TWIN DEVICE`: a twin against its device, reading by reading and as
+a place to train: the accuracy lost when a network trained on the twin runs on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pib.network import Network
+from pib.objective import InformationBottleneck
+from pib.readout import Readout, train_readout
+from pib.train import Plan, Trainer, TrainingData
+from pib.unit import DigitalLayerUnit, IsomorphicUnit, Unit
+from twin.backend import MinimalBackend, Port, Values
+from twin.errors import ConfigError
+from twin.fence import Fence
+from twin.fidelity import Fidelity, fidelity
+from twin.key import Key
+from twin.ledger import Ledger
+from twin.registry import open_backend
+from validation import datasets
+from validation.console import console
+from validation.evaluation import backend_options
+from validation.experiment import Tensors, tensors
+from validation.summary import Figure, Summary, binomial_error
+
+Make = Callable[[], MinimalBackend]
+FEATURES = 32
+"""Width of the digital layer behind fixed physics."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskGap:
+    """A network trained on the twin, run on the device, against one trained there.
+
+    Accuracies on the same test images, in [0, 1]. gap: of the device less that of the
+    twin; at or below zero nothing is lost. standard_error: of the gap, from the images
+    on which the two disagree. on_twin: trained and run on the twin.
+    """
+
+    trained_on_twin: float
+    trained_on_device: float
+    on_twin: float
+    gap: float
+    standard_error: float
+    images: int
+    device_passes: int
+
+
+def main(
+    twin: str,
+    device: str,
+    options: Sequence[str],
+    seed: int,
+    out: Path | None,
+    command: str,
+    *,
+    twin_options: Sequence[str] = (),
+    drives: int = 64,
+    repeats: int = 16,
+    task: bool = False,
+) -> Summary:
+    """Compare two backends by name, print the table and write a summary.
+
+    options: of both, NAME=VALUE; twin_options: of the twin, over them. task: also
+    measure the task gap, on digits (the device needs 64 inputs; given if left out).
+    """
+    shared = backend_options(options)
+    shared = {"inputs": 64, **shared} if task else shared
+    own = shared | backend_options(twin_options)
+
+    def make_device() -> MinimalBackend:
+        return open_backend(device, key=Key(seed).child("device"), **shared)
+
+    def make_twin() -> MinimalBackend:
+        # Another key: a twin does not know what was drawn when its device was made.
+        return open_backend(twin, key=Key(seed).child("twin"), **own)
+
+    key = Key(seed).child("fidelity")
+    found = measured(make_twin, make_device, key=key, drives=drives, repeats=repeats)
+    summary = Summary(command, figures(found, seed))
+    if task:
+        gap = task_gap(make_twin, make_device, digits(seed), key=key.child("task"))
+        for figure in gap_figures(gap, seed):
+            summary.add(figure)
+    summary.extra = {"twin": twin, "device": device, "options": shared, "twin_options": own}
+    console.print(summary.table())
+    if out is not None:
+        summary.write(out)
+    return summary
+
+
+def measured(
+    make_twin: Make, make_device: Make, *, key: Key, drives: int = 64, repeats: int = 16
+) -> Fidelity:
+    """Fidelity on random drives and, where there is one, a random setting.
+
+    Both are ranged on the drives, where they can be, after the setting is written.
+    """
+    twin, device = Fence(make_twin(), name="twin"), Fence(make_device(), name="device")
+    try:
+        shown = _random(device.capabilities.drives, key.child("drives"), (drives,))
+        if device.capabilities.programmable:
+            setting = _random(device.capabilities.settings, key.child("setting"), ())
+            for fence in (twin, device):
+                fence.program(setting, key=key.child("program", fence.name), phase="fidelity")
+        for fence in (twin, device):
+            if fence.capabilities.rangeable:
+                fence.set_range(shown, key=key.child("range", fence.name), phase="fidelity")
+        return fidelity(twin, device, shown, key=key, repeats=repeats)
+    finally:
+        _close(twin, device)
+
+
+def digits(seed: int) -> Tensors:
+    """The 8 x 8 digits."""
+    return tensors(datasets.load("digits", seed=seed))
+
+
+def task_gap(
+    make_twin: Make, make_device: Make, data: Tensors, *, key: Key, epochs: int = 15
+) -> TaskGap:
+    """Train one unit on each, run both on the device; `make_...` open a fresh one.
+
+    The unit is isomorphic where the device is programmable, else fixed physics with a
+    digital layer. Moved to the device, the network keeps weights, constants and readout
+    of the twin: weights are written, converters ranged, and nothing is learnt again.
+    """
+    at_home, home_readout = _trained(make_device, data, key, epochs)
+    on_twin, readout = _trained(make_twin, data, key, epochs)
+    moved = _network(make_device, data, key)
+    networks = (at_home, on_twin, moved)
+    try:
+        moved.load(on_twin.state())
+        _run_in(moved, data, key.child("move"))
+        place = key.child("test")
+        home = _right(at_home, home_readout, data, place)
+        away = _right(moved, readout, data, place)
+        twin = _right(on_twin, readout, data, place)
+        passes = sum(network.units[0].fence.ledger.total().passes for network in (at_home, moved))
+    finally:
+        _close(*(network.units[0].fence for network in networks))
+    apart = home - away
+    return TaskGap(
+        trained_on_twin=float(away.mean()),
+        trained_on_device=float(home.mean()),
+        on_twin=float(twin.mean()),
+        gap=float(apart.mean()),
+        standard_error=float(apart.std()) / len(apart) ** 0.5,
+        images=len(apart),
+        device_passes=passes,
+    )
+
+
+def figures(found: Fidelity, seed: int) -> list[Figure]:
+    """The figures of a comparison for a summary."""
+    errors = {"ratio": found.ratio_error, "mean_error": found.mean_error_resolution}
+    rows = []
+    for field in fields(found):
+        unit = "passes" if field.name.endswith("passes") else "1"
+        error = errors.get(field.name)
+        if field.name not in ("ratio_error", "mean_error_resolution"):
+            value = getattr(found, field.name)
+            rows.append(
+                Figure(
+                    f"fidelity/{field.name}",
+                    value,
+                    unit,
+                    n=found.drives * found.repeats,
+                    standard_error=error,
+                    seeds=[seed],
+                )  # fmt: skip
+            )
+    return rows
+
+
+def gap_figures(gap: TaskGap, seed: int) -> list[Figure]:
+    """The figures of a task gap for a summary."""
+    n = gap.images
+    rows = [
+        Figure(f"task/{name}", value, n=n, standard_error=binomial_error(value, n), seeds=[seed])
+        for name in ("trained_on_twin", "trained_on_device", "on_twin")
+        for value in [getattr(gap, name)]
+    ]
+    return [
+        *rows,
+        Figure("task/gap", gap.gap, n=n, standard_error=gap.standard_error, seeds=[seed]),
+        Figure("task/device_passes", gap.device_passes, "passes", seeds=[seed]),
+    ]
+
+
+# ---- the network that is moved -------------------------------------------------
+
+
+def _network(make: Make, data: Tensors, key: Key) -> Network:
+    backend = make()
+    fence = Fence(backend, name="unit 1", ledger=Ledger())
+    pixels = data.train[0].shape[1]
+    if fence.drive_port.shape != (pixels,):
+        fence.close()
+        raise ConfigError(
+            f"{backend.capabilities.device_id}: its drive has shape {fence.drive_port.shape}, the "
+            f"task gap needs ({pixels},). Make both with inputs={pixels}, or leave the task out."
+        )
+    start = key.child("weights")
+    unit: Unit
+    if backend.capabilities.programmable:
+        unit = IsomorphicUnit(fence, key=start)
+    else:
+        unit = DigitalLayerUnit(fence, outputs=FEATURES, key=start)
+    return Network([unit])
+
+
+def _trained(make: Make, data: Tensors, key: Key, epochs: int) -> tuple[Network, Readout]:
+    network = _network(make, data, key)
+    probe = data.validation if len(data.validation[0]) else data.train
+    training = TrainingData(
+        images=data.train[0], labels=data.train[1], shape=data.shape,
+        probe_images=probe[0], probe_labels=probe[1],
+    )  # fmt: skip
+    plan = Plan(objective=InformationBottleneck(alpha=2), epochs=epochs)
+    (features,) = Trainer(network, [plan], training, key=key.child("train")).run()
+    readout = train_readout(features, data.train[1], data.classes, key=key.child("readout"))
+    return network, readout
+
+
+def _run_in(network: Network, data: Tensors, key: Key) -> None:
+    """Write the network's weights to its device and let it find its range."""
+    unit = network.units[0]
+    unit.deploy(key.child("write"))
+    if unit.fence.capabilities.rangeable:
+        unit.fence.set_range(data.train[0][:1000], key=key.child("range"))
+
+
+def _right(network: Network, readout: Readout, data: Tensors, key: Key) -> Tensor:
+    """1.0 for each test image that is classified rightly, else 0.0."""
+    (features,) = network.features(data.test[0], key=key)
+    return (readout.logits(features).argmax(1) == data.test[1]).double()
+
+
+def _random(ports: Sequence[Port], key: Key, lead: tuple[int, ...]) -> Values:
+    """Uniform values over the range of each port."""
+    values: dict[str, Any] = {}
+    for port in ports:
+        drawn = torch.rand((*lead, *port.shape), generator=key.child(port.name).torch())
+        values[port.name] = port.on_grid(port.low + (port.high - port.low) * drawn)
+    return values
+
+
+def _close(*fences: Fence) -> None:
+    """Close all, also when one fails to."""
+    failures: list[Exception] = []
+    for fence in fences:
+        try:
+            fence.close()
+        except Exception as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
