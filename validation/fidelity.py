@@ -132,11 +132,13 @@ def task_gap(
     digital layer. Moved to the device, the network keeps weights, constants and readout
     of the twin: weights are written, converters ranged, and nothing is learnt again.
     """
-    at_home, home_readout = _trained(make_device, data, key, epochs)
-    on_twin, readout = _trained(make_twin, data, key, epochs)
-    moved = _network(make_device, data, key)
-    networks = (at_home, on_twin, moved)
+    networks: list[Network] = []
     try:
+        makes = (make_device, make_twin, make_device)
+        networks.extend(_network(make, data, key) for make in makes)
+        at_home, on_twin, moved = networks
+        home_readout = _train(at_home, data, key, epochs)
+        readout = _train(on_twin, data, key, epochs)
         moved.load(on_twin.state())
         _run_in(moved, data, key.child("move"))
         place = key.child("test")
@@ -175,7 +177,7 @@ def figures(found: Fidelity, seed: int) -> list[Figure]:
                     n=found.drives * found.repeats,
                     standard_error=error,
                     seeds=[seed],
-                )  # fmt: skip
+                )
             )
     return rows
 
@@ -217,8 +219,7 @@ def _network(make: Make, data: Tensors, key: Key) -> Network:
     return Network([unit])
 
 
-def _trained(make: Make, data: Tensors, key: Key, epochs: int) -> tuple[Network, Readout]:
-    network = _network(make, data, key)
+def _train(network: Network, data: Tensors, key: Key, epochs: int) -> Readout:
     probe = data.validation if len(data.validation[0]) else data.train
     training = TrainingData(
         images=data.train[0], labels=data.train[1], shape=data.shape,
@@ -226,8 +227,7 @@ def _trained(make: Make, data: Tensors, key: Key, epochs: int) -> tuple[Network,
     )  # fmt: skip
     plan = Plan(objective=InformationBottleneck(alpha=2), epochs=epochs)
     (features,) = Trainer(network, [plan], training, key=key.child("train")).run()
-    readout = train_readout(features, data.train[1], data.classes, key=key.child("readout"))
-    return network, readout
+    return train_readout(features, data.train[1], data.classes, key=key.child("readout"))
 
 
 def _run_in(network: Network, data: Tensors, key: Key) -> None:
