@@ -28,7 +28,8 @@ def dataset(asked: Comparison, store: Store) -> xr.Dataset:
     beside accuracies, in SI units.
     """
     arms, most = [arm.name for arm in asked.arms], max(len(a.levels) for a in asked.arms)
-    methods = list(dict.fromkeys(m for a in asked.arms for m in (a.methods or asked.methods)))
+    ran = dict.fromkeys(m for a in asked.arms for m in (a.methods or asked.methods))
+    methods = [*ran, *asked.same_runs]
     shape = (len(arms), most, len(methods), len(asked.seeds))
     figures: dict[str, np.ndarray] = {}
     trial = np.full(shape[:3], "", object)
@@ -43,6 +44,7 @@ def dataset(asked: Comparison, store: Store) -> xr.Dataset:
                 for name, value in _figures(result):
                     table = figures.setdefault(name, np.full(shape, np.nan))
                     table[where[0], level, where[1], seed] = value
+    _share(asked, figures, trial, methods)
     variables = {n: (DIMS, v, {"units": unit_of(n)}) for n, v in sorted(figures.items())}
     levels = np.full(shape[:2], np.nan)
     for index, arm in enumerate(asked.arms):
@@ -61,6 +63,17 @@ def dataset(asked: Comparison, store: Store) -> xr.Dataset:
             "volatile": " ".join(sorted(VOLATILE)),
         },
     )  # fmt: skip
+
+
+def _share(
+    asked: Comparison, figures: dict[str, np.ndarray], trial: np.ndarray, methods: list[str]
+) -> None:
+    """Fill in methods that ran together with another one; their costs stay open."""
+    for method, (ran, figure) in asked.same_runs.items():
+        here, there = methods.index(method), methods.index(ran)
+        trial[:, :, here] = trial[:, :, there]
+        if figure in figures:
+            figures[asked.figure][:, :, here] = figures[figure][:, :, there]
 
 
 def failures(asked: Comparison, store: Store) -> list[tuple[str, str]]:

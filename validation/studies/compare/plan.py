@@ -76,7 +76,9 @@ class Arm:
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Arms and methods under equal cost. figure: what is compared. also: figures that
-    stand beside it, where they were measured. claim: what the
+    stand beside it, where they were measured. same_runs: methods that have no runs of
+    their own, by (method that ran, its figure that is theirs): what would be trained
+    twice alike. claim: what the
     paper says, in our words, "" if nothing."""
 
     name: str
@@ -88,6 +90,7 @@ class Comparison:
     trials: int = 4
     figure: str = "accuracy"
     also: tuple[str, ...] = ()
+    same_runs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     claim: str = ""
     quick: bool = False
 

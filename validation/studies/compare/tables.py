@@ -73,6 +73,8 @@ def page(
         f"`{command}`; seeds {seeds}; {asked.trials} trial{'s' * (asked.trials > 1)} for each "
         f"method in each regime, "
         f"judged on validation images; mean and standard deviation over seeds, %.", "",
+        *(f"*{TITLES[method]}* was measured in the runs of *{TITLES[ran]}*, tuned with it.\n"
+          for method, (ran, _) in asked.same_runs.items()),
     ]  # fmt: skip
     for arm in asked.arms:
         fewer = f" ({arm.trials} trials)" if arm.trials < asked.trials else ""
@@ -113,12 +115,12 @@ def figures(asked: Comparison, found: xr.Dataset) -> Iterator[Figure]:
 # ---- tables -----------------------------------------------------------------------
 
 
-def _methods(found: xr.Dataset, arm: str) -> list[str]:
-    one = found.sel(arm=arm)
+def _methods(found: xr.Dataset, arm: str, *names: str) -> list[str]:
+    """Those that have any of these figures ("passes" unless named) in this arm."""
+    one, names = found.sel(arm=arm), names or ("passes",)
     return [
         str(m) for m in found[TRAINED_BY].values
-        if any(np.isfinite(one[n].sel({TRAINED_BY: m}).values).any() for n in ("passes",)
-               if n in one)
+        if any(np.isfinite(one[n].sel({TRAINED_BY: m}).values).any() for n in names if n in one)
     ]  # fmt: skip
 
 
@@ -133,7 +135,7 @@ def _by_level(asked: Comparison, found: xr.Dataset, arm: Arm, figure: str) -> li
         return []
     levels = [f"{value:g}" for value in arm.levels]
     rows = []
-    for method in _methods(found, arm.name):
+    for method in _methods(found, arm.name, "passes", figure):
         one = found[figure].sel({"arm": arm.name, TRAINED_BY: method})
         cells = [_spread(one.isel(level=level).values) for level in range(len(levels))]
         rows.append([TITLES.get(method, method), *cells])
@@ -149,7 +151,7 @@ def _by_figure(asked: Comparison, found: xr.Dataset, arm: Arm) -> list[str]:
     """All figures of an arm without levels side by side, then PIB minus each rival."""
     figures = [f for f in (asked.figure, *asked.also) if f in found]
     rows = []
-    for method in _methods(found, arm.name):
+    for method in _methods(found, arm.name, "passes", *figures):
         one = found.sel({"arm": arm.name, TRAINED_BY: method}).isel(level=0)
         cells = [_spread(one[figure].values) for figure in figures]
         rows.append([TITLES.get(method, method), *cells])

@@ -11,11 +11,12 @@ import xarray as xr
 
 from tests.validation.studies.compare.tiny import comparison
 from validation.studies.collect import TRAINED_BY
-from validation.studies.compare import catalogue, chosen
+from validation.studies.compare import catalogue, chosen, tables
 from validation.studies.compare import main as comparing
+from validation.studies.compare.data import dataset
 from validation.studies.compare.work import work
 from validation.studies.points import VOLATILE
-from validation.studies.store import Store
+from validation.studies.store import Result, Store
 
 
 def ran(out: Path, folder: Path) -> xr.Dataset:
@@ -112,3 +113,21 @@ def test_strange_images_are_judged_by_a_score_that_they_did_not_choose(tmp_path:
 def test_the_catalogue_and_the_command_line_name_the_same_comparisons() -> None:
     names = {"passes", "noise", "data", "ood", "fault", "mismatch", "drift", "depth"}
     assert set(catalogue.COMPARISONS) == names
+
+
+def test_a_method_that_ran_with_another_one_shows_its_own_figure(tmp_path: Path) -> None:
+    asked = comparison(
+        tmp_path, methods=("pib", "elm"), same_runs={"backprop": ("elm", "accuracy_validation")},
+        seeds=(0,), trials=1,
+    )  # fmt: skip
+    out = tmp_path / "out"
+    store = Store(out)
+    points = chosen.trials(asked)
+    assert {point.method for point in points} == {"pib", "elm"}
+    for point in points:
+        store.write(point.key(), Result(point, "done", figures=work(point)))
+    found = dataset(asked, store)
+    theirs, own = (found.sel({TRAINED_BY: name}) for name in ("elm", "backprop"))
+    np.testing.assert_array_equal(own["accuracy"], theirs["accuracy_validation"])
+    assert np.isnan(own["passes"].values).all()
+    assert "in silico, own head" in tables.page(asked, found, [], "command")
