@@ -1,7 +1,7 @@
 """A sequence of calls to a backend with their answers, as plain data.
 
-On disk it is a folder: recording.json (structure), tensors.safetensors and
-manifest.json (a SHA-256 digest of each). Reading it never runs code.
+On disk it is a folder of sealed blocks, one per call (``twin.blocks``); folders
+of format 1 stay readable. Reading a recording never runs code.
 """
 
 from __future__ import annotations
@@ -10,48 +10,41 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor
-
+from twin import recordingv1
 from twin.backend import Capabilities
+from twin.blocks import FORMAT, HEADER, Blocks, Writer
+from twin.calls import Call, Timing
 from twin.errors import DataError
-from twin.files import digest, sync_folder
-from twin.key import Key
-from twin.plain import pack, unpack
+from twin.files import sync_folder
+from twin.plain import unpack
+from twin.seal import read
 
-FORMAT = 1
-STRUCTURE, TENSORS, MANIFEST = "recording.json", "tensors.safetensors", "manifest.json"
+if TYPE_CHECKING:
+    import xarray as xr
 
-
-@dataclass(frozen=True)
-class Call:
-    """One call and what came of it.
-
-    kind: the member that was called. inputs: its arguments by name. key: as
-    given, None where the member takes none. answer: what was returned.
-    error: (type, message) if a typed error was raised instead.
-    """
-
-    kind: str
-    inputs: Mapping[str, Any]
-    key: Key | None = None
-    answer: Any = None
-    error: tuple[str, str] | None = None
+__all__ = ["Call", "Recording", "Timing", "dataset"]
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What a device can do, and the calls it answered, in order."""
+    """What a device can do, and the calls it answered, in order.
+
+    calls: of a recording on disk they are read one by one when asked for.
+    closed: whether it was ended on purpose; one that was not is whole up to
+    the call that was under way. versions: of the software that recorded.
+    created_unix_s: when it was begun, None if that is not known.
+    """
 
     capabilities: Capabilities
-    calls: tuple[Call, ...] = field(default=())
+    calls: Sequence[Call] = field(default=())
+    closed: bool = True
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created_unix_s: float | None = None
 
     @property
     def device_id(self) -> str:
@@ -62,81 +55,84 @@ class Recording:
         target = Path(path)
         if target.exists():
             raise DataError(f"{target} exists already. Give the recording another name.")
-        tensors: dict[str, Tensor] = {}
-        structure = {
-            "format": FORMAT,
-            "capabilities": pack(self.capabilities, tensors),
-            "calls": [_packed(call, tensors) for call in self.calls],
-        }
-        content = {STRUCTURE: _json(structure), TENSORS: save_tensors(tensors)}
-        content[MANIFEST] = _json({name: digest(data) for name, data in content.items()})
-        _write_folder(target, content)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            self._write(draft / target.name)
+            os.rename(draft / target.name, target)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        sync_folder(target.parent)
+
+    def _write(self, folder: Path) -> None:
+        writer = Writer(
+            folder, self.capabilities, versions=self.versions, created_unix_s=self.created_unix_s
+        )
+        for call in self.calls:
+            writer.append(call)
+        if self.closed:
+            writer.close()
 
     @classmethod
-    def load(cls, path: str | Path) -> Recording:
-        """Read a folder written by :meth:`save`; DataError if damaged."""
+    def load(cls, path: str | Path, *, verify: bool = True) -> Recording:
+        """Open a folder written by :meth:`save` or recorded into; DataError if damaged.
+
+        verify: read every block once and check its digest, at about the speed
+        of the disk. Without it a block is checked when its call is asked for.
+        """
         folder = Path(path)
-        content = {name: _read(folder, name) for name in (STRUCTURE, TENSORS)}
-        expected = _json({name: digest(data) for name, data in content.items()})
-        if _read(folder, MANIFEST) != expected:
-            raise DataError(
-                f"{folder}: the recording is damaged (its files do not match the digests in "
-                f"{MANIFEST}). Copy it again from its source."
-            )
-        try:
-            structure = json.loads(content[STRUCTURE])
-            tensors = load_tensors(content[TENSORS])
-            return _parsed(cls, structure, tensors)
-        except (ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise DataError(f"{folder}: not a recording of format {FORMAT}: {error}.") from None
+        if _format(folder) == 1:
+            return cls(*recordingv1.load(folder))
+        blocks = Blocks(folder)
+        if verify:
+            blocks.verify()
+        return cls(
+            _capabilities(blocks.header, folder),
+            blocks,
+            closed=blocks.end is not None,
+            versions=_versions(blocks.header, folder),
+            created_unix_s=blocks.header.get("created_unix_s"),
+        )
 
 
-def _packed(call: Call, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    return {
-        "kind": call.kind,
-        "inputs": pack(dict(call.inputs), tensors),
-        "key": pack(call.key, tensors),
-        "answer": pack(call.answer, tensors),
-        "error": pack(call.error, tensors),
-    }
+def dataset(path: str | Path) -> xr.Dataset:
+    """The recording at `path` as labelled arrays; see ``twin.recordingxarray``."""
+    from twin.recordingxarray import as_dataset
+
+    return as_dataset(Recording.load(path))
 
 
-def _parsed(cls: type[Recording], structure: Any, tensors: Mapping[str, Tensor]) -> Recording:
-    if structure["format"] != FORMAT:
-        raise ValueError(f"its format is {structure['format']!r}")
-    names = ("kind", "inputs", "key", "answer", "error")
-    calls = [Call(**{n: unpack(call[n], tensors) for n in names}) for call in structure["calls"]]
-    capabilities = unpack(structure["capabilities"], tensors)
-    fit = all(isinstance(c.inputs, dict) and isinstance(c.key, Key | None) for c in calls)
-    if not (fit and isinstance(capabilities, Capabilities)):
-        raise ValueError("a call is not made of inputs and a key")
-    return cls(capabilities, tuple(calls))
-
-
-def _json(data: Any) -> bytes:
-    return json.dumps(data, allow_nan=False, indent=1).encode()
-
-
-def _read(folder: Path, name: str) -> bytes:
+def _format(folder: Path) -> int:
     try:
-        return (folder / name).read_bytes()
-    except OSError as error:
+        header = json.loads(read(folder / HEADER))
+        number = header["format"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise DataError(
-            f"{folder}: expected a recording with a file {name}, got: {error.strerror}."
+            f"{folder / HEADER}: the file is damaged, or not the head of a recording. "
+            "Copy it again from its source."
         ) from None
+    if number not in (1, FORMAT):
+        raise DataError(
+            f"{folder / HEADER}: expected a recording of format 1 or {FORMAT}, got {number!r}. "
+            "Read it with the version that wrote it."
+        )
+    return int(number)
 
 
-def _write_folder(target: Path, content: Mapping[str, bytes]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+def _capabilities(header: Mapping[str, Any], folder: Path) -> Capabilities:
     try:
-        for name, data in content.items():
-            with (draft / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        os.rename(draft, target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    sync_folder(target.parent)
+        capabilities = unpack(header["capabilities"], {})
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{folder / HEADER}: not the head of a recording: {error}.") from None
+    if not isinstance(capabilities, Capabilities):
+        raise DataError(f"{folder / HEADER}: it does not say what the device can do.")
+    return capabilities
+
+
+def _versions(header: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    found, created = header.get("versions"), header.get("created_unix_s")
+    plain = isinstance(found, dict) and all(isinstance(v, str) for v in found.values())
+    if not (plain and isinstance(created, float | int | None)):
+        raise DataError(f"{folder / HEADER}: expected versions by name and a time of creation.")
+    assert isinstance(found, dict)
+    return found

@@ -1,14 +1,14 @@
-"""Backends around backends: Recorded, Replayed and Faulty.
+"""Backends around backends: Recorded here; Replayed and Faulty by the same door.
 
 Each is a full backend. To change a backend, wrap it; none is inherited from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
-
-import torch
 
 from twin import errors
 from twin.backend import (
@@ -21,16 +21,15 @@ from twin.backend import (
     Values,
     Written,
 )
+from twin.blocks import Blocks, Writer
+from twin.calls import Call, Stopwatch, version_after, versions
 from twin.complete import complete
-from twin.errors import (
-    DataError,
-    PibTwinError,
-    ReplayError,
-)
+from twin.errors import PibTwinError
 from twin.faulty import Faulty
 from twin.key import Key
-from twin.plain import differs, owned
-from twin.recording import Call, Recording
+from twin.plain import owned, pack
+from twin.recording import Recording
+from twin.replay import Replayed
 
 __all__ = ["Faulty", "Recorded", "Replayed"]
 
@@ -40,13 +39,22 @@ Answer = TypeVar("Answer")
 class Recorded:
     """A backend whose every call, with its answer or typed error, is kept.
 
+    to: a folder that does not exist yet. Each call is on the disk before its
+    answer is given out, so a killed process loses at most the call under way;
+    close() marks the recording as whole. Without it calls are kept in memory.
+    If a call cannot be written DataError is raised, and nothing more is taken.
+
     close is not recorded. Errors that are not from `twin.errors` are not
     either: they are defects of a driver, not behaviour of a device.
     """
 
-    def __init__(self, backend: MinimalBackend) -> None:
+    def __init__(self, backend: MinimalBackend, to: str | Path | None = None) -> None:
         self._backend: Backend = complete(backend)
         self._calls: list[Call] = []
+        self._version: int | None = None
+        self._created_unix_s = time.time()
+        self._path = None if to is None else Path(to)
+        self._writer = None if self._path is None else self._begin(self._path)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -54,8 +62,15 @@ class Recorded:
 
     @property
     def recording(self) -> Recording:
-        """Everything recorded so far."""
-        return Recording(self.capabilities, tuple(self._calls))
+        """Everything recorded so far; calls on the disk are read when asked for."""
+        on_disk = None if self._path is None else Blocks(self._path)
+        return Recording(
+            self.capabilities,
+            tuple(self._calls) if on_disk is None else on_disk,
+            closed=on_disk is None or on_disk.end is not None,
+            versions=versions(),
+            created_unix_s=self._created_unix_s,
+        )
 
     def program(self, setting: Values, *, key: Key) -> Written:
         act = self._backend.program
@@ -92,108 +107,42 @@ class Recorded:
         self._kept("restore", None, lambda: self._backend.restore(snapshot), snapshot=snapshot)
 
     def close(self) -> None:
+        # The device first: it must be safe even where the disk is full.
         self._backend.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _begin(self, path: Path) -> Writer:
+        return Writer(
+            path, self.capabilities, versions=versions(), created_unix_s=self._created_unix_s
+        )
 
     def _kept(self, kind: str, key: Key | None, act: Callable[[], Answer], **inputs: Any) -> Answer:
         # Copied before the call: a faulty driver may change its input.
         before = owned(inputs)
+        self._require_recordable(before)
+        watch, known = Stopwatch(), self._version
         try:
             answer = act()
         except PibTwinError as error:
+            timing = watch.stopped()
             if hasattr(errors, type(error).__name__):
                 what = (type(error).__name__, str(error))
-                self._calls.append(Call(kind, before, key, error=what))
+                self._keep(Call(kind, before, key, None, what, timing, known, known))
             raise
-        self._calls.append(Call(kind, before, key, answer=owned(answer)))
+        timing = watch.stopped()
+        self._version = version_after(kind, answer, known)
+        self._keep(Call(kind, before, key, owned(answer), None, timing, known, self._version))
         return answer
 
+    def _require_recordable(self, inputs: dict[str, Any]) -> None:
+        """Refuse what could not be written before the device acts on it."""
+        if self._writer is not None:
+            self._writer.require_open()
+            pack(inputs, {})
 
-class Replayed:
-    """A recording that answers as the device did, call by call, in order.
-
-    It has the capabilities and the device_id of what it replays. A call that
-    differs in kind, key or any input raises ReplayError and is not consumed.
-    """
-
-    def __init__(self, recording: Recording) -> None:
-        self._recording = recording
-        self._next = 0
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._recording.capabilities
-
-    @property
-    def remaining(self) -> int:
-        """How many recorded calls have not been asked for yet."""
-        return len(self._recording.calls) - self._next
-
-    def program(self, setting: Values, *, key: Key) -> Written:
-        return self._answer("program", key, setting=setting)
-
-    def forward(
-        self, drive: Values, *, key: Key, first_sample: int = 0, shots: int | None = None
-    ) -> Reading:
-        return self._answer("forward", key, drive=drive, first_sample=first_sample, shots=shots)
-
-    def set_range(self, drive: Values, *, key: Key) -> Ranged:
-        return self._answer("set_range", key, drive=drive)
-
-    def adjust(self, dial: str, value: Any, *, key: Key) -> int:
-        return self._answer("adjust", key, dial=dial, value=value)
-
-    def wait(self, seconds: float) -> None:
-        self._answer("wait", None, seconds=float(seconds))
-
-    def snapshot(self) -> Snapshot:
-        return self._answer("snapshot", None)
-
-    def restore(self, snapshot: Snapshot) -> None:
-        self._answer("restore", None, snapshot=snapshot)
-
-    def close(self) -> None:
-        """Nothing to make safe."""
-
-    def _answer(self, kind: str, key: Key | None, **inputs: Any) -> Any:
-        where = f"replay of {self.capabilities.device_id!r}, call {self._next + 1}"
-        if self.remaining == 0:
-            raise ReplayError(
-                f"{where}: {kind} was asked, but only {self._next} calls were recorded. "
-                "Record a longer run."
-            )
-        call = self._recording.calls[self._next]
-        wrong = _mismatch(call, kind, key, owned(inputs))
-        if wrong:
-            raise ReplayError(f"{where}: {wrong}. Repeat the recorded run exactly.")
-        self._next += 1
-        if call.error is not None:
-            raise _typed(*call.error)
-        return owned(call.answer)
-
-
-def _typed(name: str, message: str) -> PibTwinError:
-    kind = getattr(errors, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, PibTwinError)):
-        raise DataError(f"the recording holds an unknown error {name!r}. Record it again.")
-    return kind(message)
-
-
-def _mismatch(call: Call, kind: str, key: Key | None, inputs: Mapping[str, Any]) -> str:
-    """What differs between a recorded call and the one asked for; "" if nothing."""
-    if kind != call.kind:
-        return f"expected {call.kind}, got {kind}"
-    if key != call.key:
-        return f"{kind} has another key (recorded {call.key}, got {key})"
-    for name, expected in call.inputs.items():
-        got = inputs.get(name)
-        if differs(expected, got):
-            return f"{kind} has another {name} (recorded {_told(expected)}, got {_told(got)})"
-    return ""
-
-
-def _told(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        return f"{value.dtype} {tuple(value.shape)} with sum {float(value.double().sum()):.9g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_told(item)}" for name, item in value.items())
-    return f"of {value.device_id!r}" if isinstance(value, Snapshot) else repr(value)
+    def _keep(self, call: Call) -> None:
+        if self._writer is None:
+            self._calls.append(call)
+        else:
+            self._writer.append(call)

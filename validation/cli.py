@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from validation.commands import devices, paper, runs, studies
+from validation.commands import devices, paper, runs, studies, swap
 
 app = typer.Typer(
     help="Train and study deep physical neural networks without backend gradients.",
@@ -13,7 +13,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (runs, devices, studies, paper):
+for group in (runs, devices, swap, studies, paper):
     app.add_typer(group.app)
 
 

@@ -18,12 +18,12 @@ from pib.train import Plan, Trainer, TrainingData
 from pib.unit import DigitalLayerUnit, IsomorphicUnit, Unit
 from pib.unsupervised import Unsupervised
 from pib.writes import Writes
-from twin.backend import MinimalBackend
+from twin.backend import Capabilities, MinimalBackend
 from twin.errors import ConfigError
 from twin.fence import Fence
 from twin.key import Key
 from twin.ledger import Ledger
-from twin.registry import open_backend
+from twin.registry import one_of_a_kind, open_backend
 from validation.config import RunConfig, UnitTable
 from validation.datasets import Dataset
 
@@ -75,17 +75,20 @@ def build_network(
     run_id = run_id if run_id is not None else uuid.uuid4().hex
     ledger = ledger if ledger is not None else Ledger()
     units: list[Unit] = []
-    before = 0
-    for index, table in enumerate(config.unit):
-        inputs = pixels
-        if index > 0:
-            inputs = before * table.feature_copies + (pixels if config.network.skip else 0)
-        units.append(_unit(table, index, inputs, key, ledger, run_id))
-        before = table.outputs
+    for index, inputs in enumerate(unit_inputs(config, pixels)):
+        units.append(_unit(config.unit[index], index, inputs, key, ledger, run_id))
     copies = [table.feature_copies for table in config.unit]
     return Network(
         units, skip=config.network.skip, copies=copies, shared_clock=config.network.shared_clock
     )
+
+
+def unit_inputs(config: RunConfig, pixels: int) -> list[int]:
+    """Length of every unit's drive, for images of so many pixels."""
+    beside, found = pixels if config.network.skip else 0, [pixels]
+    for table, before in zip(config.unit[1:], config.unit[:-1], strict=True):
+        found.append(before.outputs * table.feature_copies + beside)
+    return found
 
 
 def _unit(table: UnitTable, index: int, inputs: int, key: Key, ledger: Ledger, run_id: str) -> Unit:
@@ -114,6 +117,21 @@ def open_device(table: UnitTable, index: int, inputs: int, key: Key) -> MinimalB
         return open_backend(table.backend, key=key.child("device", index), **options)
     except ConfigError as error:
         raise ConfigError(f"unit.{index} ({table.backend}): {error}") from None
+
+
+def only_devices(config: RunConfig, network: Network | None = None) -> list[str]:
+    """Units whose device is the only one there is, so that no rival can have its own.
+
+    Without an open network, as far as their names tell.
+    """
+    known: list[Capabilities | None] = [None] * len(config.unit)
+    if network is not None:
+        known = [unit.fence.capabilities for unit in network.units]
+    return [
+        f"unit {index + 1} ({table.backend})"
+        for index, (table, capabilities) in enumerate(zip(config.unit, known, strict=True))
+        if one_of_a_kind(table.backend, capabilities)
+    ]
 
 
 def build_plans(

@@ -19,7 +19,7 @@ from pib.train import Trainer
 from twin.key import Key
 from validation import rundata
 from validation.config import RunConfig
-from validation.experiment import Tensors, fit_readout, seen_by_readout
+from validation.experiment import Tensors, fit_readout, only_devices, seen_by_readout
 from validation.job import Job, Stopwatch
 from validation.references import TITLES, prepared
 from validation.summary import Figure, Summary, binomial_error
@@ -95,12 +95,15 @@ def write_history(
     """Save the record of the run; devices: arrays that picture its devices."""
     labels = data.test[1]
     shown = draw(len(labels), MAP_IMAGES, key.child("shown"))
-    untrained = prepared(job.config, data, key=key)
-    before = untrained.features(data.test[0][shown], key=key.child("map"))
-    after = [z[shown] for z in result.test_features]
     history = rundata.training_dataset(trainer)
     history = rundata.add_readouts(history, result.curves)
-    history = rundata.add_maps(history, before, after, labels[shown])
+    # Maps show the network untrained too, which takes devices made once more.
+    if not only_devices(job.config, trainer.network):
+        untrained = prepared(job.config, data, key=key)
+        before = untrained.features(data.test[0][shown], key=key.child("map"))
+        untrained.close()
+        after = [z[shown] for z in result.test_features]
+        history = rundata.add_maps(history, before, after, labels[shown])
     history = rundata.add_confusion(history, labels, result.guess, job.data.classes)
     history = history.merge(devices)
     rundata.save(history, job.out, {"command": job.command, "preset": job.preset})

@@ -10,12 +10,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pib import checkpoint
+from pib.network import Network
 from pib.train import Trainer
+from twin.errors import ConfigError
 from twin.key import Key
 from twin.ledger import Ledger
 from validation import devices
 from validation.exactwires import through_exact_wires
-from validation.experiment import build_network, build_plans, build_trainer, tensors
+from validation.experiment import (
+    build_network,
+    build_plans,
+    build_trainer,
+    only_devices,
+    tensors,
+)
 from validation.job import CHECKPOINT, Job, Silent, Stopwatch, Watcher, claim
 from validation.outcome import measure, save_network, summarise, write_history
 from validation.references import cache_folder, references
@@ -35,8 +43,10 @@ def run(job: Job, watcher: Watcher | None = None) -> Summary:
     data = tensors(job.data)
     claim(job)
     ledger = Ledger()
+    _require_rivals(job)
     network = build_network(job.config, data.train[0].shape[1], key=key, ledger=ledger)
     try:
+        _require_rivals(job, network)
         trainer = build_trainer(network, data, build_plans(job.config), key=key.child("train"))
         clock, notes = Stopwatch(), {"resumed": "0"}
         if job.resume:
@@ -63,6 +73,16 @@ def run(job: Job, watcher: Watcher | None = None) -> Summary:
         return summary
     finally:
         network.close()
+
+
+def _require_rivals(job: Job, network: Network | None = None) -> None:
+    """ConfigError, before any pass, if references would need a second one of a device."""
+    single = only_devices(job.config, network)
+    if job.references and single:
+        raise ConfigError(
+            f"references are trained on devices of their own, and there is only one of "
+            f"{', '.join(single)}. Pass --no-references, or --simulated for the twins."
+        )
 
 
 def _train(job: Job, trainer: Trainer, clock: Stopwatch, watcher: Watcher) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.planted import INPUTS, OUTPUTS, Healthy, HealthyFloat
-from twin.backend import Backend, Snapshot
+from tests.planted import Healthy, HealthyFloat
+from tests.twin.tapes import drive, play, weights
 from twin.errors import (
     ConfigError,
     DataError,
     DeviceUnavailable,
     OutcomeUnknown,
     ReplayError,
-    SnapshotError,
     UnknownName,
 )
 from twin.fence import Fence
@@ -31,35 +29,6 @@ from twin.key import Key
 from twin.plain import differs, owned, pack, unpack
 from twin.recording import Call, Recording
 from twin.wrap import Faulty, Recorded, Replayed
-
-
-def drive(batch: int = 3, seed: int = 0) -> Tensor:
-    return torch.rand((batch, INPUTS), generator=Key(seed).torch())
-
-
-def weights(seed: int = 0) -> Tensor:
-    return 2 * torch.rand((INPUTS, OUTPUTS), generator=Key(seed).torch()) - 1
-
-
-def play(device: Backend) -> list[Any]:
-    """One of each call; returns all answers."""
-    start = device.snapshot()
-    answers: list[Any] = [
-        device.program(weights(), key=Key(1)),
-        device.forward(drive(), key=Key(2), first_sample=7, shots=2),
-        device.adjust("stuck", torch.eye(OUTPUTS)[0], key=Key(3)),
-        device.adjust("drift", 0.1, key=Key(3)),
-        device.set_range(drive(), key=Key(4)),
-        device.wait(12.5),
-        device.forward({"in": drive(1)}, key=Key(5).child("a", 1)),
-        start,
-    ]
-    with pytest.raises(SnapshotError):
-        device.restore(Snapshot("another", {}, {}))
-    device.restore(start)
-    answers.append(device.forward(drive(), key=Key(6)))
-    device.close()
-    return answers
 
 
 @pytest.fixture(params=[Healthy, HealthyFloat])
@@ -180,113 +149,7 @@ def test_a_retried_run_replays_with_its_refusals() -> None:
     assert torch.equal(run(Replayed(device.recording)), first)
 
 
-# ---- files -----------------------------------------------------------------
-
-
-def small(folder: Path) -> Path:
-    device = Recorded(Healthy(Key(3)))
-    device.forward(drive(1), key=Key(2))
-    device.recording.save(folder)
-    return folder
-
-
-def test_every_truncated_or_missing_file_is_refused(tmp_path: Path) -> None:
-    folder = small(tmp_path / "run")
-    for file in sorted(folder.iterdir()):
-        data = file.read_bytes()
-        for keep in (0, 1, len(data) // 2, len(data) - 1):
-            file.write_bytes(data[:keep])
-            with pytest.raises(DataError, match="run"):
-                Recording.load(folder)
-        file.unlink()
-        with pytest.raises(DataError, match=file.name):
-            Recording.load(folder)
-        file.write_bytes(data)
-    Recording.load(folder)
-
-
-def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
-    folder = small(tmp_path / "run")
-    draw = Key(0).numpy()
-    for file in sorted(folder.iterdir()):
-        data = file.read_bytes()
-        for _ in range(100):
-            spoilt = bytearray(data)
-            spoilt[draw.integers(len(data))] ^= 1 << int(draw.integers(8))
-            file.write_bytes(bytes(spoilt))
-            with pytest.raises(DataError):
-                Recording.load(folder)
-        file.write_bytes(data)
-
-
-def test_a_recording_is_never_overwritten(tmp_path: Path) -> None:
-    folder = small(tmp_path / "run")
-    with pytest.raises(DataError, match="exists already"):
-        Recording.load(folder).save(folder)
-
-
-def test_a_failed_save_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recording = Recording.load(small(tmp_path / "run"))
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("twin.recording.os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        recording.save(tmp_path / "second")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
-
-
-class Bomb:
-    fuse: Path
-
-    def __reduce__(self) -> Any:
-        return (Path.touch, (self.fuse,))
-
-
-def test_a_malicious_pickle_is_refused_without_being_run(tmp_path: Path) -> None:
-    folder, Bomb.fuse = small(tmp_path / "run"), tmp_path / "exploded"
-    for file in sorted(folder.iterdir()):
-        data = file.read_bytes()
-        file.write_bytes(pickle.dumps(Bomb()))
-        with pytest.raises(DataError):
-            Recording.load(folder)
-        file.write_bytes(data)
-    assert not Bomb.fuse.exists()
-
-
-@pytest.mark.parametrize(
-    "forged",
-    [
-        {"format": 2, "capabilities": None, "calls": []},
-        {"format": 1, "capabilities": None, "calls": []},
-        {"format": 1, "capabilities": {"kind": "Path", "fields": {}}, "calls": []},
-        {"format": 1, "capabilities": {"kind": "Port", "fields": {"nothing": 1}}, "calls": []},
-        {"format": 1, "capabilities": {"tensor": "t99"}, "calls": []},
-        {"format": 1, "calls": [{}]},
-        [],
-        7,
-    ],
-)
-def test_a_forged_structure_with_right_digests_is_refused(forged: Any, tmp_path: Path) -> None:
-    from twin import recording
-
-    text = json.dumps(forged).encode()
-    tensors = recording.save_tensors({})
-    digests = {
-        recording.STRUCTURE: recording.digest(text),
-        recording.TENSORS: recording.digest(tensors),
-    }
-    for name, data in (
-        (recording.STRUCTURE, text),
-        (recording.TENSORS, tensors),
-        (recording.MANIFEST, recording._json(digests)),
-    ):
-        (tmp_path / name).write_bytes(data)
-    with pytest.raises(DataError):
-        Recording.load(tmp_path)
+# ---- plain data -----------------------------------------------------------
 
 
 def test_a_recorded_error_of_an_unknown_kind_is_refused() -> None:

@@ -27,7 +27,7 @@ from twin.key import Key
 from validation import datasets, evaluation, references, summary
 from validation import run as running
 from validation.config import RunConfig, load_config, parse_config, presets
-from validation.evaluation import open_run
+from validation.evaluation import Place, open_run
 from validation.experiment import seen_by_readout, tensors
 from validation.export import export
 from validation.job import Job, Silent
@@ -221,7 +221,7 @@ def test_evaluate_repeats_the_run_unless_time_has_passed(
 ) -> None:
     data = digits()
     monkeypatch.setattr(datasets, "load", lambda *_, **__: data)
-    found = evaluation.main(done.folder, None, after, [], None, None, tmp_path, "evaluate")
+    found = evaluation.main(done.folder, Place(), after, [], None, None, tmp_path, "evaluate")
     now, then = (values(found)[n] for n in ("accuracy", "accuracy_at_the_end_of_the_run"))
     assert then == values(done.summary)["accuracy"]
     assert (now == then) is (after == 0)
@@ -236,9 +236,9 @@ def test_a_run_on_a_fold_is_evaluated_on_a_named_data_set_only(
     data = digits()
     monkeypatch.setattr(datasets, "load", lambda *_, **__: data)
     with pytest.raises(ConfigError, match=r"'digits fold 1/5'.*--dataset digits"):
-        evaluation.main(tmp_path, None, 0.0, [], None, None, None, "evaluate")
+        evaluation.main(tmp_path, Place(), 0.0, [], None, None, None, "evaluate")
     assert not (tmp_path / "evaluation").exists()
-    found = evaluation.main(tmp_path, None, 0.0, [], "digits", None, None, "evaluate")
+    found = evaluation.main(tmp_path, Place(), 0.0, [], "digits", None, None, "evaluate")
     assert found.figures[0].n == 120
 
 

@@ -1,0 +1,69 @@
+"""The swap: one flag puts every unit on its twin, and a trained network moves to other devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from twin.errors import ConfigError
+from validation.config import RunConfig, load_config, simulated
+from validation.evaluation import Place
+
+RIG = """
+[[unit]]
+backend = "https://laboratory.example/unit-1"
+outputs = 32
+options = { token_env = "LABORATORY_TOKEN" }
+twin = "memristor"
+twin_options = { read_noise = 0.02 }
+
+[[unit]]
+backend = "my-rig"
+outputs = 16
+twin = "ideal"
+"""
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> str:
+    path = tmp_path / "rig.toml"
+    path.write_text(RIG)
+    return str(path)
+
+
+def places(config: RunConfig) -> list[tuple[str, dict[str, object]]]:
+    return [(unit.backend, unit.options) for unit in config.unit]
+
+
+def test_one_flag_puts_every_unit_on_its_twin(rig: str) -> None:
+    config = load_config(rig)
+    assert places(simulated(config)) == [("memristor", {"read_noise": 0.02}), ("ideal", {})]
+    assert places(config)[0][0].startswith("https")
+    same = {"backend", "options"}
+    for unit, twin in zip(config.unit, simulated(config).unit, strict=True):
+        assert unit.model_dump(exclude=same) == twin.model_dump(exclude=same)
+
+
+def test_a_unit_without_a_twin_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rig.toml"
+    path.write_text(RIG.replace('twin = "ideal"\n', ""))
+    with pytest.raises(ConfigError, match=r"unit\.1 .my-rig. names no twin"):
+        simulated(load_config(str(path)))
+
+
+def test_what_was_trained_on_twins_moves_to_the_devices_and_back(rig: str) -> None:
+    config = load_config(rig)
+    trained = simulated(config)
+    assert places(Place(on=rig).applied(trained)) == places(config)
+    assert places(Place(on=rig, simulated=True).applied(trained)) == places(trained)
+    assert Place().applied(trained) == trained and not Place().elsewhere
+
+
+def test_places_that_contradict_each_other_are_refused(rig: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--backend"):
+        Place(backend="ideal", on=rig)
+    one = tmp_path / "one.toml"
+    one.write_text('[[unit]]\nbackend = "ideal"\n')
+    with pytest.raises(ConfigError, match="1 units, the run has 2"):
+        Place(on=str(one)).applied(load_config(rig))
