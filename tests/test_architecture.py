@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "pib": {"pib", "twin"},
     "validation": set(PACKAGES),
 }
-TWIN_THIRD_PARTY = {"numpy", "torch", "pydantic", "safetensors", "xarray", "scipy"}
+TWIN_THIRD_PARTY = {"numpy", "torch", "pydantic", "safetensors", "xarray", "scipy", "cheroot"}
 NEVER_IMPORTED = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 LIGHTPIPES_ONLY_IN = {"substrates"}
 

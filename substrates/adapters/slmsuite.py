@@ -256,7 +256,7 @@ def _simulated(key: Key, side: int, read_noise: float) -> tuple[Any, Any]:
         ) from error
     plate = 2 * math.pi * key.child("plate").numpy().random((side, side))
     # Its own noise model draws from numpy's global generator.
-    own = np.random.default_rng()
+    own = key.child("noise").numpy()
 
     def read(full: np.ndarray) -> np.ndarray:
         return read_noise * full * own.standard_normal(full.shape)

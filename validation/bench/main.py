@@ -11,7 +11,7 @@ from validation.bench import entropy, memristor, optics, studies, train
 from validation.console import console
 from validation.summary import Summary
 
-KNOWN = ("entropy", "train", "memristor", "optics", "studies")
+KNOWN = ("entropy", "train", "memristor", "optics", "studies", "remote")
 
 
 def main(what: str, out: Path | None, quick: bool, data: Path | None, command: str) -> Summary:
@@ -27,6 +27,11 @@ def main(what: str, out: Path | None, quick: bool, data: Path | None, command: s
             rows, extra = memristor.figures(0.5 if quick else 3.0)
         elif what == "studies":
             rows, extra = studies.figures(0.5 if quick else 3.0)
+        elif what == "remote":
+            # Here: it needs the extra `remote`.
+            from validation.bench import remote
+
+            rows, extra = remote.figures(0.5 if quick else 3.0, data)
         elif what == "optics":
             rows, extra = optics.figures(0.5 if quick else 3.0)
         else:

@@ -144,7 +144,9 @@ def light(
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="entropy, train, memristor, optics or studies")],
+    what: Annotated[
+        str, typer.Argument(help="entropy, train, memristor, optics, studies or remote")
+    ],
     out: Out = None,
     quick: Quick = False,
     data: Data = None,

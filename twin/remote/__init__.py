@@ -1,0 +1,1 @@
+"""A backend behind a network: Open Inference Protocol v2 over HTTP."""
