@@ -8,6 +8,7 @@ Our own substrates use the same door as everybody: a distribution declares
 where ``make(*, key, **options)`` returns a backend. Beside names there are
 
 ``replay:FOLDER``       answers from a recording (options ``mode``, ``max_distance``)
+``twin:FILE``           a simulated device with the parameters of a calibration
 ``http(s)://HOST/UNIT`` a backend behind a network (options of ``twin.remote.client.connect``;
                         ``token_env`` names the environment variable that holds the token)
 ``faulty+NAME``         makes NAME fail now and then (``fault_rate``, a probability per call)
@@ -28,6 +29,7 @@ from typing import Any
 
 from twin.backend import Capabilities, MinimalBackend, Port
 from twin.broken import Broken
+from twin.calibration import Calibration
 from twin.errors import ConfigError, UnknownName, nearest
 from twin.key import Key
 from twin.recording import Recording
@@ -35,6 +37,8 @@ from twin.slow import Slow
 from twin.wrap import Faulty, Recorded, Replayed
 
 GROUP = "pib_twin.backends"
+TWINS = "pib_twin.twins"
+"""By kind of calibration: ``make(*, key, calibration, **options)``, calibration its path."""
 Options = dict[str, Any]
 SIZES: tuple[str, ...] = ("inputs", "outputs")
 
@@ -59,7 +63,7 @@ def open_backend(name: str, *, key: Key, **options: Any) -> MinimalBackend:
     for prefix, open_uri in URIS.items():
         if name.startswith(prefix):
             wanted = {n: int(options.pop(n)) for n in SIZES if n in options}
-            return _of_size(open_uri(name, options), name, wanted)
+            return _of_size(open_uri(name, key, options), name, wanted)
     installed = _installed()
     if name not in installed:
         raise UnknownName(f"no backend is called {name!r}. {nearest(name, installed)}")
@@ -72,13 +76,18 @@ def open_backend(name: str, *, key: Key, **options: Any) -> MinimalBackend:
     return make(key=key, **options)
 
 
+def is_uri(name: str) -> bool:
+    """Whether this is a place rather than the name of an installed backend."""
+    return name.startswith(tuple(URIS))
+
+
 def one_of_a_kind(name: str, capabilities: Capabilities | None = None) -> bool:
     """Whether what is open under this name must not be opened once more beside itself.
 
     So is whatever is recorded, replayed or elsewhere, and a real device (not seedable).
     """
     real = capabilities is not None and not capabilities.seedable
-    return real or any(prefix in name for prefix in ("recorded+", *URIS))
+    return real or any(part in name for part in ("recorded+", "replay:", "http://", "https://"))
 
 
 def _installed() -> dict[str, EntryPoint]:
@@ -118,12 +127,12 @@ WRAPS: Mapping[str, Callable[[str, Key, Options], MinimalBackend]] = {
 # ---- URIs -------------------------------------------------------------------------
 
 
-def _replay(uri: str, options: Options) -> MinimalBackend:
+def _replay(uri: str, key: Key, options: Options) -> MinimalBackend:  # noqa: ARG001
     _known(uri, options, ("mode", "max_distance"))
     return Replayed(Recording.load(uri.removeprefix("replay:")), **options)
 
 
-def _remote(uri: str, options: Options) -> MinimalBackend:
+def _remote(uri: str, key: Key, options: Options) -> MinimalBackend:  # noqa: ARG001
     # Here: most runs need no network, and its modules take time to import.
     from twin.remote.client import connect
 
@@ -139,8 +148,20 @@ def _remote(uri: str, options: Options) -> MinimalBackend:
     return connect(uri, token=token, **options)
 
 
-URIS: Mapping[str, Callable[[str, Options], MinimalBackend]] = {
-    "replay:": _replay, "http://": _remote, "https://": _remote,
+def _calibrated(uri: str, key: Key, options: Options) -> MinimalBackend:
+    path = uri.removeprefix("twin:")
+    kind = Calibration.load(path).kind
+    known = {point.name: point for point in entry_points(group=TWINS)}
+    if kind not in known:
+        raise UnknownName(f"{uri}: no twin is called {kind!r}. {nearest(kind, known)}")
+    try:
+        return known[kind].load()(key=key, calibration=path, **options)
+    except TypeError as error:
+        raise ConfigError(f"{uri}: {error}. What a twin is like stands in its file.") from None
+
+
+URIS: Mapping[str, Callable[[str, Key, Options], MinimalBackend]] = {
+    "replay:": _replay, "twin:": _calibrated, "http://": _remote, "https://": _remote,
 }  # fmt: skip
 
 

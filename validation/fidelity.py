@@ -23,7 +23,7 @@ from twin.fence import Fence
 from twin.fidelity import Fidelity, fidelity
 from twin.key import Key
 from twin.ledger import Ledger
-from twin.registry import open_backend
+from twin.registry import is_uri, open_backend
 from validation import datasets
 from validation.console import console
 from validation.evaluation import backend_options
@@ -68,15 +68,17 @@ def main(
 ) -> Summary:
     """Compare two backends by name, print the table and write a summary.
 
-    options: of both, NAME=VALUE; twin_options: of the twin, over them. task: also
-    measure the task gap, on digits (the device needs 64 inputs; given if left out).
+    options: of the device, NAME=VALUE, and of a twin that is a backend's name; what is behind
+    a URI has its own. twin_options: of the twin, over them. seed: the device is the one that
+    `pib-twin probe` opens with it. task: also measure the task gap, on digits (the device
+    needs 64 inputs; given if left out).
     """
     shared = backend_options(options)
     shared = {"inputs": 64, **shared} if task else shared
-    own = shared | backend_options(twin_options)
+    own = ({} if is_uri(twin) else shared) | backend_options(twin_options)
 
     def make_device() -> MinimalBackend:
-        return open_backend(device, key=Key(seed).child("device"), **shared)
+        return open_backend(device, key=Key(seed), **shared)
 
     def make_twin() -> MinimalBackend:
         # Another key: a twin does not know what was drawn when its device was made.

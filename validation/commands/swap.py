@@ -27,6 +27,46 @@ def recording(
 
 
 @app.command()
+def probe(
+    name: Annotated[str, typer.Argument(help="A backend's name or URI.")],
+    out: Annotated[Path, typer.Argument(metavar="RECORDING", help="Folder, made anew.")],
+    passes: Annotated[int, typer.Option(min=100, help="Exactly so many.")] = 20_000,
+    twin: Annotated[str | None, typer.Option(help="memristor or optics; by the device.")] = None,
+    option: Options = None,
+    seed: Seed = 0,
+) -> None:
+    """Record what a calibration needs: drives, repeats, settings and waits, by design."""
+    with friendly():
+        from validation import calibrating
+        from validation.evaluation import backend_options
+
+        options = backend_options(option or [])
+        calibrating.probe_to(name, out, passes=passes, seed=seed, options=options, kind=twin)
+        say(f"wrote {out}; next: pib-twin calibrate {out} --twin KIND --out FOLDER")
+
+
+@app.command()
+def calibrate(
+    folder: Annotated[Path, typer.Argument(metavar="RECORDING", help="Of `pib-twin probe`.")],
+    twin: Annotated[str, typer.Option(help="memristor or optics")],
+    out: Annotated[Path, typer.Option(help="The calibration, made anew.")],
+    option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE of the device's data sheet.")
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Fit a twin to a recording; use it as backend `twin:FOLDER`."""
+    with friendly():
+        from validation import calibrating
+        from validation.evaluation import backend_options
+
+        sheet = backend_options(option or [])
+        made = calibrating.calibrate_to(folder, out, kind=twin, seed=seed, sheet=sheet)
+        say(calibrating.report(made))
+        say(f"\nwrote {out}; use it as twin:{out}")
+
+
+@app.command()
 def serve(
     config: Annotated[str, typer.Argument(help="A preset or CONFIG.toml: units to serve.")],
     host: Annotated[str, typer.Option(help="Other than loopback: TLS and a secret.")] = "127.0.0.1",
