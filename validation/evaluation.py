@@ -90,10 +90,13 @@ def open_run(folder: Path, place: Place = AS_RUN) -> Trained:
     try:
         network.load(_under(loaded.arrays, "network."))
         readout = Readout(**_under(loaded.arrays, "readout."))
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder}: the saved network is incomplete: {error}.") from None
-    if not place.elsewhere:
-        checkpoint.restore_devices(network, loaded)
+        if not place.elsewhere:
+            checkpoint.restore_devices(network, loaded)
+    except BaseException as error:
+        network.close()
+        if isinstance(error, KeyError | TypeError):
+            raise CheckpointError(f"{folder}: the saved network is incomplete: {error}.") from None
+        raise
     name = str(summary.extra["dataset"]["name"])
     return Trained(config, seed, network, readout, name)
 

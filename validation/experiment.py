@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,7 @@ from twin.ledger import Ledger
 from twin.registry import one_of_a_kind, open_backend
 from validation.config import RunConfig, UnitTable
 from validation.datasets import Dataset
+from validation.signals import held
 
 WRAPS = Callable[[object], object]
 
@@ -75,12 +77,34 @@ def build_network(
     run_id = run_id if run_id is not None else uuid.uuid4().hex
     ledger = ledger if ledger is not None else Ledger()
     units: list[Unit] = []
-    for index, inputs in enumerate(unit_inputs(config, pixels)):
-        units.append(_unit(config.unit[index], index, inputs, key, ledger, run_id))
     copies = [table.feature_copies for table in config.unit]
-    return Network(
-        units, skip=config.network.skip, copies=copies, shared_clock=config.network.shared_clock
-    )
+    try:
+        for index, inputs in enumerate(unit_inputs(config, pixels)):
+            units.append(_unit(config.unit[index], index, inputs, key, ledger, run_id))
+        return Network(
+            units, skip=config.network.skip, copies=copies, shared_clock=config.network.shared_clock
+        )
+    except BaseException:
+        for unit in units:
+            unit.fence.close()
+        raise
+
+
+@contextmanager
+def opened_network(
+    config: RunConfig, pixels: int, *, key: Key, ledger: Ledger | None = None
+) -> Iterator[Network]:
+    """`build_network`, and every device closed once at the end, however it comes."""
+    with ExitStack() as opened:
+        with held():
+            network = build_network(config, pixels, key=key, ledger=ledger)
+            opened.callback(_closed, network)
+        yield network
+
+
+def _closed(network: Network) -> None:
+    with held():
+        network.close()
 
 
 def unit_inputs(config: RunConfig, pixels: int) -> list[int]:
@@ -94,17 +118,21 @@ def unit_inputs(config: RunConfig, pixels: int) -> list[int]:
 def _unit(table: UnitTable, index: int, inputs: int, key: Key, ledger: Ledger, run_id: str) -> Unit:
     name = f"unit {index + 1}"
     backend = open_device(table, index, inputs, key)
-    fence = Fence(backend, name=name, ledger=ledger, run_id=f"{run_id}-{index}")
     start = key.child("weights", index)
-    if table.kind == "isomorphic":
-        return IsomorphicUnit(
-            fence,
-            key=start,
-            clip_rms=table.clip_rms,
-            window_sigmas=table.window_sigmas,
-            mask_constant=table.mask_constant,
-        )
-    return DigitalLayerUnit(fence, outputs=table.outputs, key=start)
+    try:
+        fence = Fence(backend, name=name, ledger=ledger, run_id=f"{run_id}-{index}")
+        if table.kind == "isomorphic":
+            return IsomorphicUnit(
+                fence,
+                key=start,
+                clip_rms=table.clip_rms,
+                window_sigmas=table.window_sigmas,
+                mask_constant=table.mask_constant,
+            )
+        return DigitalLayerUnit(fence, outputs=table.outputs, key=start)
+    except BaseException:
+        backend.close()
+        raise
 
 
 def open_device(table: UnitTable, index: int, inputs: int, key: Key) -> MinimalBackend:

@@ -19,9 +19,15 @@ from pib.train import Trainer
 from twin.key import Key
 from validation import rundata
 from validation.config import RunConfig
-from validation.experiment import Tensors, fit_readout, only_devices, seen_by_readout
+from validation.experiment import (
+    Tensors,
+    fit_readout,
+    only_devices,
+    opened_network,
+    seen_by_readout,
+)
 from validation.job import Job, Stopwatch
-from validation.references import TITLES, prepared
+from validation.references import TITLES, prepare
 from validation.summary import Figure, Summary, binomial_error
 
 MAP_IMAGES = 600
@@ -99,9 +105,9 @@ def write_history(
     history = rundata.add_readouts(history, result.curves)
     # Maps show the network untrained too, which takes devices made once more.
     if not only_devices(job.config, trainer.network):
-        untrained = prepared(job.config, data, key=key)
-        before = untrained.features(data.test[0][shown], key=key.child("map"))
-        untrained.close()
+        with opened_network(job.config, data.train[0].shape[1], key=key) as untrained:
+            prepare(untrained, data, key=key)
+            before = untrained.features(data.test[0][shown], key=key.child("map"))
         after = [z[shown] for z in result.test_features]
         history = rundata.add_maps(history, before, after, labels[shown])
     history = rundata.add_confusion(history, labels, result.guess, job.data.classes)

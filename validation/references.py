@@ -39,6 +39,7 @@ from validation.experiment import (
     build_plans,
     build_trainer,
     fit_readout,
+    opened_network,
     seen_by_readout,
 )
 
@@ -144,10 +145,10 @@ def backprop_digital(
 def deployed(config: RunConfig, net: DigitalNet, data: Tensors, *, key: Key) -> tuple[float, float]:
     """Test accuracies of the net written onto the devices: with its own head,
     and with the configured readout retrained on measured features."""
-    network = build_network(config, data.train[0].shape[1], key=key)
     here = key.child("deploy")
-    measured = measured_on_chip(net, network, data.train[0], key=here)
-    on_test = network.features(data.test[0], key=here.child("test"))
+    with opened_network(config, data.train[0].shape[1], key=key) as network:
+        measured = measured_on_chip(net, network, data.train[0], key=here)
+        on_test = network.features(data.test[0], key=here.child("test"))
     own_head = net.head_accuracy(torch.cat(on_test, 1), data.test[1])
     train = seen_by_readout(config, measured)
     readout = fit_readout(config, train, data.train[1], data.classes, key=here)
@@ -182,40 +183,41 @@ def digital_inputs(config: RunConfig, data: Tensors, *, key: Key) -> tuple[Input
 
 def first_frames(config: RunConfig, data: Tensors, *, key: Key) -> tuple[Tensor, Tensor]:
     """Standardised frames of the first (fixed) unit, for train and test."""
-    network = build_network(config, data.train[0].shape[1], key=key)
-    unit = network.units[0]
-    assert isinstance(unit, DigitalLayerUnit)
-    some = draw(len(data.train[0]), 500, key.child("some"))
-    unit.calibrate(data.train[0][some], key=key.child("calibrate"))
-    train, test = (
-        unit.standardised(unit.capture(x, key=key.child("frames", name), phase="capture"))
-        for name, x in (("train", data.train[0]), ("test", data.test[0]))
-    )
+    with opened_network(config, data.train[0].shape[1], key=key) as network:
+        unit = network.units[0]
+        assert isinstance(unit, DigitalLayerUnit)
+        some = draw(len(data.train[0]), 500, key.child("some"))
+        unit.calibrate(data.train[0][some], key=key.child("calibrate"))
+        train, test = (
+            unit.standardised(unit.capture(x, key=key.child("frames", name), phase="capture"))
+            for name, x in (("train", data.train[0]), ("test", data.test[0]))
+        )
     return train, test
 
 
 def local_cross_entropy(config: RunConfig, data: Tensors, *, key: Key) -> float:
     """Test accuracy of PIB's schedule with a throw-away softmax head as loss."""
-    network = build_network(config, data.train[0].shape[1], key=key)
     plans = build_plans(config, LocalCrossEntropy, config.references.local_cross_entropy_rate)
-    trainer = build_trainer(network, data, plans, key=key.child("train"))
-    trainer.PROBES_PER_UNIT = 1
-    measured = through_exact_wires(network, trainer.run(), data.train[0], key=key)
-    return _readout_accuracy(config, network, measured, data, key=key)
+    with opened_network(config, data.train[0].shape[1], key=key) as network:
+        trainer = build_trainer(network, data, plans, key=key.child("train"))
+        trainer.PROBES_PER_UNIT = 1
+        measured = through_exact_wires(network, trainer.run(), data.train[0], key=key)
+        return _readout_accuracy(config, network, measured, data, key=key)
 
 
 def untrained_network(config: RunConfig, data: Tensors, *, key: Key) -> tuple[float, float]:
     """Test accuracies of a readout on untrained features, and on raw readings
     of the first unit's physics."""
-    network = prepared(config, data, key=key)
     images, labels = data.train
-    measured = network.features(images, key=key.child("measure"), phase="capture")
-    untrained = _readout_accuracy(config, network, measured, data, key=key)
-    unit = network.units[0]
-    train, test = (
-        unit.capture(x, key=key.child("raw", name), phase="capture").values
-        for name, x in (("train", images), ("test", data.test[0]))
-    )
+    with opened_network(config, images.shape[1], key=key) as network:
+        prepare(network, data, key=key)
+        measured = network.features(images, key=key.child("measure"), phase="capture")
+        untrained = _readout_accuracy(config, network, measured, data, key=key)
+        unit = network.units[0]
+        train, test = (
+            unit.capture(x, key=key.child("raw", name), phase="capture").values
+            for name, x in (("train", images), ("test", data.test[0]))
+        )
     readout = fit_readout(config, train, labels, data.classes, key=key.child("raw"))
     return untrained, readout.accuracy(test, data.test[1])
 
@@ -223,6 +225,12 @@ def untrained_network(config: RunConfig, data: Tensors, *, key: Key) -> tuple[fl
 def prepared(config: RunConfig, data: Tensors, *, key: Key) -> Network:
     """An untrained network, written, ranged and linked like a trained one."""
     network = build_network(config, data.train[0].shape[1], key=key)
+    prepare(network, data, key=key)
+    return network
+
+
+def prepare(network: Network, data: Tensors, *, key: Key) -> None:
+    """Write, range and link an untrained network."""
     some = draw(len(data.train[0]), 500, key.child("some"))
     images, before = data.train[0][some], None
     for index, unit in enumerate(network.units):
@@ -230,7 +238,6 @@ def prepared(config: RunConfig, data: Tensors, *, key: Key) -> Network:
         unit.calibrate(network.drive(index, images, before), key=key.child("range", index))
         before = network.features(images, key=key.child("link", index), until=index + 1)[-1]
         network.calibrate_link(index, before)
-    return network
 
 
 def _readout_accuracy(

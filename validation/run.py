@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from pib import checkpoint
 from pib.network import Network
@@ -18,15 +14,16 @@ from twin.ledger import Ledger
 from validation import devices
 from validation.exactwires import through_exact_wires
 from validation.experiment import (
-    build_network,
     build_plans,
     build_trainer,
     only_devices,
+    opened_network,
     tensors,
 )
 from validation.job import CHECKPOINT, Job, Silent, Stopwatch, Watcher, claim
 from validation.outcome import measure, save_network, summarise, write_history
 from validation.references import cache_folder, references
+from validation.signals import held
 from validation.summary import Summary
 
 CHECKPOINT_SECONDS = 10.0
@@ -44,8 +41,8 @@ def run(job: Job, watcher: Watcher | None = None) -> Summary:
     claim(job)
     ledger = Ledger()
     _require_rivals(job)
-    network = build_network(job.config, data.train[0].shape[1], key=key, ledger=ledger)
-    try:
+    pixels = data.train[0].shape[1]
+    with opened_network(job.config, pixels, key=key, ledger=ledger) as network:
         _require_rivals(job, network)
         trainer = build_trainer(network, data, build_plans(job.config), key=key.child("train"))
         clock, notes = Stopwatch(), {"resumed": "0"}
@@ -71,8 +68,6 @@ def run(job: Job, watcher: Watcher | None = None) -> Summary:
         summary = summarise(job, trainer, result, found, clock, training_seconds, notes)
         summary.write(job.out)
         return summary
-    finally:
-        network.close()
 
 
 def _require_rivals(job: Job, network: Network | None = None) -> None:
@@ -94,7 +89,7 @@ def _train(job: Job, trainer: Trainer, clock: Stopwatch, watcher: Watcher) -> No
     def save() -> None:
         checkpoint.save_training(folder, trainer, {"wall_seconds": f"{clock.seconds:.3f}"})
 
-    with interrupt_between_steps() as check:
+    with held() as check:
         while not trainer.finished:
             trainer.advance()
             try:
@@ -107,32 +102,3 @@ def _train(job: Job, trainer: Trainer, clock: Stopwatch, watcher: Watcher) -> No
                 save()
                 saved_at, unit = time.monotonic(), trainer.unit_index
         save()
-
-
-@contextmanager
-def interrupt_between_steps() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C back until the yielded function is called.
-
-    Half a step in a checkpoint could not be repeated bit for bit. A second
-    Ctrl-C acts at once and leaves the last checkpoint as it is.
-    """
-    asked = False
-
-    def note(number: int, frame: object) -> None:  # noqa: ARG001
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    def check() -> None:
-        if asked:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield check  # signals reach the main thread only
-        return
-    previous = signal.signal(signal.SIGINT, note)
-    try:
-        yield check
-    finally:
-        signal.signal(signal.SIGINT, previous or signal.default_int_handler)

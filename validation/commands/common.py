@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from twin.errors import PibTwinError
+from validation.signals import Terminated, terminable
 
 Out = Annotated[Path | None, typer.Option(help="Folder for the results.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer images and epochs; says so.")]
@@ -37,12 +38,16 @@ def say(text: Any) -> None:
 
 @contextmanager
 def friendly() -> Iterator[None]:
-    """Typed errors as one message; Ctrl-C as a sentence, exit code 130."""
+    """Typed errors as one message; Ctrl-C as a sentence, exit code 130; SIGTERM 143."""
     try:
-        yield
+        with terminable():
+            yield
     except PibTwinError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
+    except Terminated:
+        typer.echo("terminated", err=True)
+        raise typer.Exit(143) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(130) from None

@@ -84,6 +84,7 @@ def compare(
     quick: Quick = False,
     seeds: Annotated[int | None, typer.Option(min=1)] = None,
     jobs: Jobs = 2,
+    arm: Annotated[list[str] | None, typer.Option(help="Only this arm; again for more.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed")] = False,
     quiet: Quiet = False,
     json_lines: Lines = False,
@@ -94,7 +95,9 @@ def compare(
         from validation.studies.compare import main as comparing
 
         mode = _mode(quiet, json_lines)
-        comparing.main(comparison, out, quick, seeds, jobs, data, typed(), mode, retry_failed)
+        comparing.main(
+            comparison, out, quick, seeds, jobs, data, typed(), mode, retry_failed, arm or []
+        )
 
 
 @app.command()

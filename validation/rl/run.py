@@ -20,7 +20,7 @@ from validation.outcome import threads_changed
 from validation.rl.build import Playing, playing
 from validation.rl.config import AgentConfig
 from validation.rl.outcome import dataset
-from validation.run import interrupt_between_steps
+from validation.signals import held
 from validation.studies import collect
 
 CHECKPOINT_SECONDS = 20.0
@@ -89,7 +89,7 @@ def _play(job: Job, training: Training, clock: Stopwatch, show: Shown | None) ->
         notes = {"wall_seconds": f"{clock.seconds:.3f}"}
         save_training(job.out / CHECKPOINT, training, notes)
 
-    with interrupt_between_steps() as check:
+    with held() as check:
         while not training.finished:
             training.episode()
             if show is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from twin.errors import UnknownName, nearest
@@ -159,11 +159,22 @@ COMPARISONS: Mapping[str, Comparison] = {
 }
 
 
-def comparison(name: str, quick: bool = False, seeds: int | None = None) -> Comparison:
-    """A comparison by name. quick: one seed, one trial, few images, first and last level."""
+def comparison(
+    name: str, quick: bool = False, seeds: int | None = None, arms: Sequence[str] = ()
+) -> Comparison:
+    """A comparison by name. quick: one seed, one trial, few images, first and last level.
+
+    arms: only these; all if empty. Raises UnknownName for a name there is not.
+    """
     if name not in COMPARISONS:
         raise UnknownName(f"no comparison {name!r}. {nearest(name, COMPARISONS)}")
     found = COMPARISONS[name]
+    if arms:
+        known = {arm.name: arm for arm in found.arms}
+        for wanted in arms:
+            if wanted not in known:
+                raise UnknownName(f"{name} has no arm {wanted!r}. {nearest(wanted, known)}")
+        found = replace(found, arms=tuple(a for a in found.arms if a.name in arms))
     if quick:
         arms = tuple(_short(arm) for arm in found.arms)
         limit = None if found.limit is None else 2000

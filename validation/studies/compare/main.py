@@ -44,13 +44,15 @@ def main(
     command: str,
     progress: str = "live",
     retry_failed: bool = False,
+    arms: Sequence[str] = (),
 ) -> Summary:
     """Compute what is missing in `out`; dataset, table, picture and summary go there.
 
-    name: see catalogue.COMPARISONS. progress: see `progress.watcher`. Raises
+    name: see catalogue.COMPARISONS. arms: only these; the folder may be shared with others.
+    progress: see `progress.watcher`. Raises
     UnknownName for the name, DataError for the data, before anything runs.
     """
-    asked = comparison(name, quick, seeds)
+    asked = comparison(name, quick, seeds, arms)
     _require_data(asked, data)
     folder = None if data is None else str(data)
     out = out or Path("runs") / f"compare-{name}{'-quick' if quick else ''}"

@@ -13,6 +13,7 @@ from scipy.stats import ttest_rel
 from twin.errors import UnknownName
 from validation.baselines import registry
 from validation.studies.compare.catalogue import COMPARISONS, comparison
+from validation.studies.compare.chosen import trials
 from validation.studies.compare.paired import paired
 from validation.studies.compare.plan import LIKE, TRIALS
 from validation.studies.compare.tables import TITLES
@@ -96,3 +97,11 @@ def test_every_named_method_is_there_and_says_what_it_needs(name: str) -> None:
     method = registry.method(name)
     assert method.family and isinstance(method.own_head, bool)
     assert isinstance(method.needs_twin, bool)
+
+
+def test_an_arm_is_asked_for_by_name() -> None:
+    one = comparison("fault", arms=["stuck cells"])
+    assert [arm.name for arm in one.arms] == ["stuck cells"]
+    assert set(trials(one)) < set(trials(comparison("fault")))
+    with pytest.raises(UnknownName, match="Did you mean 'stuck cells'"):
+        comparison("fault", arms=["stuck cell"])
