@@ -7,7 +7,9 @@ names the file's key, what was expected, what came, and the nearest known name.
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -22,6 +24,25 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 LONGEST = 200
 """Characters of an offending value that an error shows."""
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8; ConfigError if it is none or cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text file in UTF-8: {error}.") from None
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """The tables in TOML text; `where` names it in errors."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        # ValueError also for whole numbers of thousands of digits.
+        raise ConfigError(f"{where}: not valid TOML: {error}.") from None
 
 
 def build(kind: type[Config], options: Mapping[str, Any], where: str) -> Config:

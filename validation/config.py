@@ -7,7 +7,6 @@ by its own backend, whose names carry their SI units.
 from __future__ import annotations
 
 import json
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pib.target import Target
-from twin.config import build
+from twin.config import build, parse_toml, read_text
 from twin.errors import ConfigError, UnknownName, nearest
 
 
@@ -280,7 +279,7 @@ def load_config(preset_or_path: str) -> RunConfig:
     if path.suffix == ".toml" or path.exists():
         if not path.is_file():
             raise ConfigError(f"no configuration file {path}. Give a preset or a TOML file.")
-        return parse_config(path.read_text(), str(path))
+        return parse_config(read_text(path), str(path))
     if preset_or_path not in presets():
         hint = nearest(preset_or_path, presets())
         raise UnknownName(f"no preset or file is called {preset_or_path!r}. {hint}")
@@ -290,11 +289,7 @@ def load_config(preset_or_path: str) -> RunConfig:
 
 def parse_config(text: str, where: str) -> RunConfig:
     """A configuration from TOML text; `where` names it in errors."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: not valid TOML: {error}.") from None
-    return build(RunConfig, table, where)
+    return build(RunConfig, parse_toml(text, where), where)
 
 
 def parse_config_json(text: str, where: str) -> RunConfig:

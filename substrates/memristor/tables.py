@@ -10,25 +10,17 @@ import dataclasses
 import io
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from twin.config import parse_toml, read_text
 from twin.errors import ConfigError
 
 
 def read_table(path: Path) -> dict[str, Any]:
     """The content of a TOML file, every points_csv replaced by its points."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read this technology: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: this is no text in UTF-8; save it as such.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: this is no TOML: {error}.") from None
-    return _with_points(content, path.parent)
+    return _with_points(parse_toml(read_text(path), str(path)), path.parent)
 
 
 def _with_points(value: Any, folder: Path) -> Any:

@@ -140,7 +140,7 @@ def test_a_technology_of_ones_own_sets_window_and_pulses_and_turns_plain_laws_of
         (("coefficients = [0.0]", "coefficients = [nan]"), "finite"),
         (("g_max_siemens = 20e-6", "g_max_siemens = 30e-6"), "narrow it"),
         (("pulse_s = 2e-6", "pulse_s = 0.0"), "greater than 0"),
-        (("[[programming]]", "[[programming"), "this is no TOML"),
+        (("[[programming]]", "[[programming"), "not valid TOML"),
     ],
 )
 def test_a_technology_that_makes_no_sense_is_refused_with_its_file(tmp_path, change, words):

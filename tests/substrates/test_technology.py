@@ -659,9 +659,9 @@ def test_a_file_that_is_no_toml_is_refused(content: str | bytes, tmp_path: Path)
 def test_a_name_or_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match=r"'cmo-hfox-2'.*Known: cmo-hfox-0\.2, "):
         load("cmo-hfox")
-    with pytest.raises(ConfigError, match="cannot read this technology"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path / "none.toml")
-    with pytest.raises(ConfigError, match="cannot read this technology"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path)
 
 

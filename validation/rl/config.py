@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pib.reinforcement.agent import Recipe
 from pib.reinforcement.bottleneck import Bottleneck, Relevance
 from pib.reinforcement.training import Schedule
-from twin.config import build
+from twin.config import build, parse_toml, read_text
 from twin.errors import ConfigError, UnknownName, nearest
 
 FOLDER = "presets/rl"
@@ -111,7 +110,7 @@ def load_agent(preset_or_path: str) -> AgentConfig:
     if path.suffix == ".toml" or path.is_file():
         if not path.is_file():
             raise ConfigError(f"no configuration file {path}. Give a preset or a TOML file.")
-        return _parsed(path.read_text(), str(path))
+        return _parsed(read_text(path), str(path))
     if preset_or_path not in presets():
         hint = nearest(preset_or_path, presets())
         raise UnknownName(f"no agent preset or file is called {preset_or_path!r}. {hint}")
@@ -120,7 +119,4 @@ def load_agent(preset_or_path: str) -> AgentConfig:
 
 
 def _parsed(text: str, where: str) -> AgentConfig:
-    try:
-        return build(AgentConfig, tomllib.loads(text), where)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: not valid TOML: {error}.") from None
+    return build(AgentConfig, parse_toml(text, where), where)

@@ -12,7 +12,6 @@ Beside what `study` knows (base, axes, seeds, limit, quick, when, one method):
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from twin.config import build
+from twin.config import build, parse_toml, read_text
 from twin.errors import ConfigError, UnknownName, nearest
 from validation.studies.points import SYNTHETIC, UNITS, Point, Value, configured, is_figure
 from validation.studies.proposals import size
@@ -119,17 +118,14 @@ def load_design(path: Path | str, data: str | None = None) -> DesignStudy:
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"no design study {path}. Give the path of a TOML file.")
-    return parse_design(path.read_text(encoding="utf-8"), str(path), path.parent, data)
+    return parse_design(read_text(path), str(path), path.parent, data)
 
 
 def parse_design(
     text: str, where: str, folder: Path | None = None, data: str | None = None
 ) -> DesignStudy:
     """The design study in TOML text; `where` names it in errors."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: not valid TOML: {error}.") from None
+    table = parse_toml(text, where)
     own = {name: table.pop(name) for name in OWN if name in table}
     study = parse_study(_written(table), where, folder, data)
     _one_method(study, where)

@@ -15,8 +15,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from twin.config import build
-from twin.errors import ConfigError, UnknownName, nearest
+from twin.config import build, parse_toml, read_text
+from twin.errors import UnknownName, nearest
 from validation.config import RunConfig
 from validation.studies.nonidealities import Inventory
 from validation.studies.points import Point, Settings
@@ -111,10 +111,7 @@ def load_plan(path: Path) -> Plan:
 
     A network that is a file is looked for beside the plan.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}.") from None
+    table = parse_toml(read_text(path), str(path))
     plan = build(Plan, table, str(path))
     if plan.network.endswith(".toml"):
         plan = plan.model_copy(update={"network": str(path.parent / plan.network)})

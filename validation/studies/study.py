@@ -7,7 +7,6 @@ the names of the parameters do.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from twin.config import build
+from twin.config import build, parse_toml, read_text
 from twin.errors import ConfigError, UnknownName, nearest
 from validation.studies.axischeck import check_axes
 from validation.studies.points import (
@@ -106,22 +105,14 @@ def load_study(path: Path | str, data: str | None = None) -> Study:
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"no study file {path}. Give the path of a TOML file.")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not a text file in UTF-8: {error}.") from None
-    return parse_study(text, str(path), path.parent, data)
+    return parse_study(read_text(path), str(path), path.parent, data)
 
 
 def parse_study(
     text: str, where: str, folder: Path | None = None, data: str | None = None
 ) -> Study:
     """The study in TOML text; `where` names it in errors, `folder` is where paths start."""
-    try:
-        table = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        # ValueError also for whole numbers of thousands of digits.
-        raise ConfigError(f"{where}: not valid TOML: {error}.") from None
+    table = parse_toml(text, where)
     axes = table.pop("axes", {})
     if not isinstance(axes, dict):
         raise ConfigError(f"{where}.axes: expected a table of axes, got {axes!r}.")

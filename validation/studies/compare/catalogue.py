@@ -174,11 +174,11 @@ def comparison(
         for wanted in arms:
             if wanted not in known:
                 raise UnknownName(f"{name} has no arm {wanted!r}. {nearest(wanted, known)}")
-        found = replace(found, arms=tuple(a for a in found.arms if a.name in arms))
+        found = replace(found, arms=tuple(one for one in found.arms if one.name in arms))
     if quick:
-        arms = tuple(_short(arm) for arm in found.arms)
+        short = tuple(_short(arm) for arm in found.arms)
         limit = None if found.limit is None else 2000
-        found = replace(found, arms=arms, seeds=(0,), trials=1, limit=limit, quick=True)
+        found = replace(found, arms=short, seeds=(0,), trials=1, limit=limit, quick=True)
     return found if seeds is None else replace(found, seeds=tuple(range(seeds)))
 
 
