@@ -15,8 +15,8 @@ CHILD = Path(__file__).with_name("closing_child.py")
 ROOT = CHILD.parents[2]
 CODES = {"SIGINT": 130, "SIGTERM": 143, "error": 1}
 WHERE = [
-    "make 1", "make 2", "program 1", "set_range 1", "forward 1", "forward 12", "forward 30",
-    "program 9", "snapshot 1", "close 1", "close 2",
+    "make 1", "make 2", "program 1", "program 5", "forward 1", "forward 6", "forward 11",
+    "forward 15", "close 1", "close 2",
 ]  # fmt: skip
 CASES = [(what, where) for what in CODES for where in WHERE] + [("nothing", "nowhere")]
 
