@@ -152,5 +152,5 @@ def test_a_technology_that_makes_no_sense_is_refused_with_its_file(tmp_path, cha
 
 
 def test_a_technology_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"gone.toml.*cannot read"):
+    with pytest.raises(ConfigError, match=r"gone.toml.*cannot be read"):
         written(technology=str(tmp_path / "gone.toml"))

@@ -110,5 +110,7 @@ def lived(what: str, where: str, folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    # A process that a shell put in the background starts with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     told = [lived(what, where, Path(sys.argv[1])) for what, where in json.loads(sys.argv[2])]
     sys.stdout.write(json.dumps(told))
