@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pib.unit import Unit
+from twin.errors import Unsupported
 from twin.key import Key
 from twin.ledger import Cost
 from validation.baselines.joint import JointTraining, Passed
@@ -88,7 +89,7 @@ class Nobody:
         """Nothing."""
 
     def at_features(self, passed: Passed, error: Tensor, head: Tensor, key: Key) -> list[Tensor]:
-        raise NotImplementedError("simultaneous perturbation sends no credit")
+        raise Unsupported("SPSA sends no credit backwards; it compares two losses of a batch.")
 
 
 class SPSATraining(JointTraining):
