@@ -88,7 +88,7 @@ class Nobody:
     def begin(self, task: Task, key: Key) -> None:
         """Nothing."""
 
-    def at_features(self, passed: Passed, error: Tensor, head: Tensor, key: Key) -> list[Tensor]:
+    def at_features(self, *_: object) -> list[Tensor]:
         raise Unsupported("SPSA sends no credit backwards; it compares two losses of a batch.")
 
 

@@ -17,6 +17,8 @@ from validation.studies.compare.tables import TITLES, named
 
 COLUMNS = 3
 MARKERS = "osD^vPX*<>"
+TONES = (*COLOURS, "#222222")
+"""One for each of eight methods: two in one colour were mistaken for each other."""
 DASHED = ("backprop", "backprop-retrained", "elm")
 """Methods that do not train on the physics: references."""
 
@@ -57,7 +59,7 @@ def _lines(ax: Axes, asked: Comparison, found: xr.Dataset, arm: Arm) -> None:
     for index, method, means, spreads in _rows(asked, found, arm):
         ax.errorbar(
             places, means[levels], yerr=spreads[levels], label=TITLES.get(method, method),
-            color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)],
+            color=TONES[index % len(TONES)], marker=MARKERS[index % len(MARKERS)],
             linestyle="--" if method in DASHED else "-", linewidth=1.2, markersize=4, capsize=2,
         )  # fmt: skip
     if arm.log:
@@ -72,7 +74,7 @@ def _dots(ax: Axes, asked: Comparison, found: xr.Dataset, arm: Arm) -> None:
     for row, (index, method, means, spreads) in enumerate(_rows(asked, found, arm)):
         ax.errorbar(
             means[:1], [row], xerr=spreads[:1], label=TITLES.get(method, method),
-            color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)],
+            color=TONES[index % len(TONES)], marker=MARKERS[index % len(MARKERS)],
             linestyle="", markersize=5, capsize=2,
         )  # fmt: skip
         names.append(TITLES.get(method, method))
