@@ -24,8 +24,9 @@ DASHED = ("backprop", "backprop-retrained", "elm")
 
 
 def picture(asked: Comparison, found: xr.Dataset) -> Picture:
-    """Means over seeds, bars of one standard deviation; arms without levels as dots."""
+    """Means over seeds, bars of one standard deviation; arms of one level as dots."""
     count = len(asked.arms)
+    drawn = [arm for arm in asked.arms if arm.path and len(arm.levels) > 1]
     rows = math.ceil(count / COLUMNS)
     # A single panel has a title and a legend that need more room than it.
     size = (max(8.0, 4.2 * min(count, COLUMNS) + 0.6), 3.3 * rows + 0.9)
@@ -33,15 +34,16 @@ def picture(asked: Comparison, found: xr.Dataset) -> Picture:
         figure = Picture(figsize=size, layout="constrained")
         panels = figure.subplots(rows, min(count, COLUMNS), squeeze=False).ravel()
         for ax, arm in zip(panels, asked.arms, strict=False):
-            (_lines if arm.path else _dots)(ax, asked, found, arm)
-            ax.set_title(arm.name)
+            lines = arm in drawn
+            (_lines if lines else _dots)(ax, asked, found, arm)
+            ax.set_title(arm.name if lines or not arm.path else f"{arm.name}: {arm.levels[0]:g}")
         for ax in panels[count:]:
             ax.set_axis_off()
         handles = {
             # Dots have their names beside them.
             label: handle
             for ax, arm in zip(panels, asked.arms, strict=False)
-            if arm.path
+            if arm in drawn
             for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
         }
         if handles:
