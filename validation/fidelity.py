@@ -4,7 +4,8 @@ a place to train: the accuracy lost when a network trained on the twin runs on t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -65,13 +66,15 @@ def main(
     drives: int = 64,
     repeats: int = 16,
     task: bool = False,
+    as_it_stands: bool = False,
 ) -> Summary:
     """Compare two backends by name, print the table and write a summary.
 
     options: of the device, NAME=VALUE, and of a twin that is a backend's name; what is behind
     a URI has its own. twin_options: of the twin, over them. seed: the device is the one that
     `pib-twin probe` opens with it. task: also measure the task gap, on digits (the device
-    needs 64 inputs; given if left out).
+    needs 64 inputs; given if left out). as_it_stands: see `measured`; a simulated device that
+    is opened by its name is as new, so what was probed is behind a URI (`pib-twin serve`).
     """
     shared = backend_options(options)
     shared = {"inputs": 64, **shared} if task else shared
@@ -85,7 +88,9 @@ def main(
         return open_backend(twin, key=Key(seed).child("twin"), **own)
 
     key = Key(seed).child("fidelity")
-    found = measured(make_twin, make_device, key=key, drives=drives, repeats=repeats)
+    found = measured(
+        make_twin, make_device, key=key, drives=drives, repeats=repeats, as_it_stands=as_it_stands
+    )
     summary = Summary(command, figures(found, seed))
     if task:
         gap = task_gap(make_twin, make_device, digits(seed), key=key.child("task"))
@@ -99,21 +104,29 @@ def main(
 
 
 def measured(
-    make_twin: Make, make_device: Make, *, key: Key, drives: int = 64, repeats: int = 16
+    make_twin: Make,
+    make_device: Make,
+    *,
+    key: Key,
+    drives: int = 64,
+    repeats: int = 16,
+    as_it_stands: bool = False,
 ) -> Fidelity:
     """Fidelity on random drives and, where there is one, a random setting.
 
-    Both are ranged on the drives, where they can be, after the setting is written.
+    Both are ranged on the drives, where they can be, after the setting is written. Each
+    write scatters on its own, in device and twin: that counts as infidelity here.
+    as_it_stands: nothing is written or ranged; a calibrated twin holds what its device held.
     """
     twin, device = Fence(make_twin(), name="twin"), Fence(make_device(), name="device")
     try:
         shown = _random(device.capabilities.drives, key.child("drives"), (drives,))
-        if device.capabilities.programmable:
+        if device.capabilities.programmable and not as_it_stands:
             setting = _random(device.capabilities.settings, key.child("setting"), ())
             for fence in (twin, device):
                 fence.program(setting, key=key.child("program", fence.name), phase="fidelity")
         for fence in (twin, device):
-            if fence.capabilities.rangeable:
+            if fence.capabilities.rangeable and not as_it_stands:
                 fence.set_range(shown, key=key.child("range", fence.name), phase="fidelity")
         return fidelity(twin, device, shown, key=key, repeats=repeats)
     finally:
@@ -126,30 +139,28 @@ def digits(seed: int) -> Tensors:
 
 
 def task_gap(
-    make_twin: Make, make_device: Make, data: Tensors, *, key: Key, epochs: int = 15
+    make_twin: Make, make_device: Make, data: Tensors, *, key: Key, epochs: int = 60
 ) -> TaskGap:
-    """Train one unit on each, run both on the device; `make_...` open a fresh one.
+    """Train one unit on each, run both on the device; `make_...` open one, which is closed
+    before the next is opened: of hardware there is one.
 
     The unit is isomorphic where the device is programmable, else fixed physics with a
     digital layer. Moved to the device, the network keeps weights, constants and readout
     of the twin: weights are written, converters ranged, and nothing is learnt again.
     """
-    networks: list[Network] = []
-    try:
-        makes = (make_device, make_twin, make_device)
-        networks.extend(_network(make, data, key) for make in makes)
-        at_home, on_twin, moved = networks
-        home_readout = _train(at_home, data, key, epochs)
+    place = key.child("test")
+    with _opened(make_device, data, key) as at_home:
+        home = _right(at_home, _train(at_home, data, key, epochs), data, place)
+        passes = at_home.units[0].fence.ledger.total().passes
+    with _opened(make_twin, data, key) as on_twin:
         readout = _train(on_twin, data, key, epochs)
-        moved.load(on_twin.state())
-        _run_in(moved, data, key.child("move"))
-        place = key.child("test")
-        home = _right(at_home, home_readout, data, place)
-        away = _right(moved, readout, data, place)
         twin = _right(on_twin, readout, data, place)
-        passes = sum(network.units[0].fence.ledger.total().passes for network in (at_home, moved))
-    finally:
-        _close(*(network.units[0].fence for network in networks))
+        learnt = on_twin.state()
+    with _opened(make_device, data, key) as moved:
+        moved.load(learnt)
+        _run_in(moved, data, key.child("move"))
+        away = _right(moved, readout, data, place)
+        passes += moved.units[0].fence.ledger.total().passes
     apart = home - away
     return TaskGap(
         trained_on_twin=float(away.mean()),
@@ -200,6 +211,16 @@ def gap_figures(gap: TaskGap, seed: int) -> list[Figure]:
 
 
 # ---- the network that is moved -------------------------------------------------
+
+
+@contextmanager
+def _opened(make: Make, data: Tensors, key: Key) -> Iterator[Network]:
+    """A network of one unit, whose device is closed at the end."""
+    network = _network(make, data, key)
+    try:
+        yield network
+    finally:
+        network.units[0].fence.close()
 
 
 def _network(make: Make, data: Tensors, key: Key) -> Network:

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from substrates.ideal import Ideal, IdealConfig
+from substrates.memristor.twinmodel import twin
+from tests.twin.chips import chip, fitted_chip
 from twin.backend import MinimalBackend
 from twin.errors import ConfigError, Unsupported
 from twin.fence import Fence
@@ -208,6 +210,40 @@ def test_the_command_ranges_both_and_leaves_a_summary(tmp_path: Path) -> None:
     assert figures["fidelity/ratio"].value > 1 + 5 * figures["fidelity/ratio"].standard_error
     assert figures["fidelity/device_passes"].value == 64 * 16
     assert (tmp_path / "summary.json").exists()
+
+
+def test_a_chip_that_is_not_written_again_is_as_close_as_its_twin_can_be() -> None:
+    """1 % of the window per write here: writing anew costs more than the read noise."""
+    device = chip(8)
+    made = fitted_chip(device)
+    device.close = lambda: None  # type: ignore[method-assign]  # one chip, opened twice
+    held, anew = (
+        command.measured(lambda: twin(made), lambda: device, key=Key(1), as_it_stands=stands)
+        for stands in (True, False)
+    )
+    assert held.ratio < 1.2 < 1.5 < anew.ratio
+
+
+def test_a_task_gap_has_its_device_open_once_at_a_time() -> None:
+    """Of hardware there is one: a second driver beside the first is an error."""
+    open_now, most = 0, 0
+
+    class Only(Ideal):
+        def close(self) -> None:
+            nonlocal open_now
+            open_now -= 1
+
+    def make() -> MinimalBackend:
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        return Only(IdealConfig(inputs=64, outputs=32))
+
+    def other() -> MinimalBackend:
+        return Ideal(IdealConfig(inputs=64, outputs=32, noise_v=0.02))
+
+    task_gap(other, make, command.digits(0), key=Key(0), epochs=1)
+    assert (open_now, most) == (0, 1)
 
 
 @pytest.mark.slow

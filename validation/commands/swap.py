@@ -106,6 +106,9 @@ def fidelity(
     drives: Annotated[int, typer.Option(min=2)] = 64,
     repeats: Annotated[int, typer.Option(min=2, help="Readings of each drive.")] = 16,
     task: Annotated[bool, typer.Option("--task", help="Train on the twin, too.")] = False,
+    as_it_stands: Annotated[
+        bool, typer.Option("--as-it-stands", help="Write nothing: compare what both hold.")
+    ] = False,
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
@@ -115,5 +118,5 @@ def fidelity(
 
         comparing.main(
             twin, device, option or [], seed, out, typed(), twin_options=twin_option or [],
-            drives=drives, repeats=repeats, task=task,
+            drives=drives, repeats=repeats, task=task, as_it_stands=as_it_stands,
         )  # fmt: skip
