@@ -35,7 +35,7 @@ def twin_network(task: Task, twins: Twins) -> Network:
     ledger, units = Ledger(), []
     for index, (unit, table) in enumerate(zip(task.network.units, task.config.unit, strict=True)):
         twin: DeviceTwin = twins(index)  # type: ignore[assignment]
-        fence = Fence(twin.backend(_dials(unit)), name=unit.name, ledger=ledger, run_id="twin")
+        fence = Fence(twin.backend(_dials(unit)), name=unit.name, ledger=ledger)
         units.append(_unit(unit, table, fence, task.key.child("weights", index)))
     real = task.network
     return Network(units, skip=real.skip, scales=list(real.scales), copies=real.copies)

@@ -49,10 +49,23 @@ def door() -> Iterator[tuple[Remote, Device]]:
     device.close()
 
 
-@pytest.mark.parametrize("unit", ["healthy", "ideal"])
+UNITS: dict[str, dict[str, Any]] = {
+    "ideal": {},
+    "memristor": {"inputs": 12, "outputs": 6, "array_rows": 8},
+    "optics": {"inputs": 16, "pixels": 24},
+    "slmsuite": {"inputs": 16, "pixels": 64},
+}
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["healthy", "ideal", "memristor", "optics", pytest.param("slmsuite", marks=pytest.mark.slow)],
+)
 def test_a_remote_backend_passes_the_same_checks_as_the_backend_itself(unit: str) -> None:
     def made() -> MinimalBackend:
-        return Healthy(Key(3)) if unit == "healthy" else open_backend("ideal", key=Key(5))
+        return (
+            Healthy(Key(3)) if unit == "healthy" else open_backend(unit, key=Key(5), **UNITS[unit])
+        )
 
     far = run_checks(lambda: local(made())[0])
     assert failed(far) == []
