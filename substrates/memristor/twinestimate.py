@@ -27,8 +27,14 @@ MARGIN_SIGMAS = 4.0
 """Readings predicted nearer to an end of the range than this are left out: chosen by
 the prediction, since choosing by the reading would bias what is left."""
 
+OUTLIER_SIGMAS = 5.0
+"""Readings further off are left out, one in 2 million of Gaussian ones: a converter behind one
+of several arrays clips unseen in their sum, a pulse of light hits, a bit flips."""
+
 BINS = 120
-ROUNDS = 3
+ROUNDS, MOST_ROUNDS = 3, 8
+SETTLED = 0.9999
+"""Share of readings that are used, or not, as in the round before."""
 
 FEW = 2
 """Passes per input below which a write is not looked at."""
@@ -83,12 +89,14 @@ class ChipFit:
         variance: Floats | None = None
         noise: CurveFit | None = None
         pairs: Pairs | None = None
-        for _ in range(ROUNDS):
+        for turn in range(MOST_ROUNDS):
             weight = used if variance is None else used / variance
             fit, writes = self._regress(weight, variance)
             pairs = self._pairs(writes)
             noise, variance = self._noise(fit, writes, pairs, used)
-            used = self._inside(fit, variance)
+            before, used = used, self._inside(fit, variance) * self._near(fit, variance)
+            if turn + 1 >= ROUNDS and (before == used).mean() > SETTLED:
+                break
         assert noise is not None and pairs is not None
         moved = drift(
             self._seen, self._live, writes.number, writes.weights, writes.errors, writes.offset,
@@ -129,6 +137,13 @@ class ChipFit:
         last = free[self._rows[-1]]
         enough = last.sum(0) > FEW * self._inputs
         return np.where(enough, free, ~self._seen.at_end[self._main][:, self._live]).astype(float)
+
+    def _near(self, fit: Left, variance: Floats) -> Mask:
+        """Whether a reading is as near to the fit as noise leaves it.
+
+        Outliers raise the variance that they are judged by: so it takes several rounds.
+        """
+        return np.asarray((self._y - fit.mean) ** 2 < OUTLIER_SIGMAS**2 * variance)
 
     # ---- noise ---------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from twin.calibrate import calibrate
 from twin.errors import DataError
 from twin.fence import Fence
 from twin.key import Key
+from twin.observations import observations
 from twin.probing import probe
 
 SEEDS = st.integers(0, 2**32)
@@ -50,6 +53,27 @@ def test_stuck_cells_are_found_and_stay_stuck_in_the_twin() -> None:
     held = made_state(made, torch.zeros(12, 8))
     assert held[3, 2] == pytest.approx(made.values["column_gain"][2], abs=0.25)
     assert held[7, 5] == pytest.approx(-made.values["column_gain"][5], abs=0.25)
+
+
+@given(seed=SEEDS, share=st.floats(0.0005, 0.005))
+@settings(max_examples=6, deadline=None)
+def test_readings_that_have_nothing_to_do_with_their_drive_change_no_estimate(
+    seed: int, share: float
+) -> None:
+    """Flipped bits: each wrong by a quarter of the full scale, some 40 times the noise."""
+    device = chip(seed % 7)
+    seen = observations(probe(device, passes=1500, key=Key(seed), twin_kind="memristor"))
+    stream = Key(seed).child("flips").numpy()
+    flipped = stream.random(seen.value.shape) < share
+    broken = replace(seen, value=seen.value + 0.25 * flipped * stream.choice([-1, 1]))
+    model = CrossbarTwin(device.capabilities)
+    sound, found = (model.estimate(s, key=Key(1)) for s in (seen, broken))
+    for name in ("read_noise", "additive_noise", "write_error"):
+        shift = abs(found.values[name] - sound.values[name])
+        assert shift < 3 * sound.errors[name], name
+    for name in ("held_weights", "column_gain", "column_offset"):
+        shift = np.abs(found.values[name] - sound.values[name]) / sound.errors[name]
+        assert np.nanmax(shift) < 3, name
 
 
 def made_state(made: object, setting: torch.Tensor) -> np.ndarray:
