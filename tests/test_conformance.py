@@ -56,6 +56,24 @@ def test_a_sound_backend_passes_every_check(backend: str) -> None:
     assert len(outcomes) == len(CHECKS)
 
 
+def test_one_device_that_others_use_is_checked_and_left_as_it_was_found() -> None:
+    """Ranged on weak drives, as after a training: behind a URI there is one device only."""
+    chip = open_backend("memristor", key=Key(5), inputs=12, outputs=6, array_rows=8)
+    chip.program(torch.full((12, 6), 0.3), key=Key(1))
+    fence = Fence(chip, name="chip")
+    fence.set_range(torch.full((4, 12), 0.1), key=Key(2))
+    fence.adjust("read_noise", 0.05, key=Key(3))
+    found = fence.snapshot()
+    chip.close = lambda: None  # type: ignore[method-assign]  # a client only hangs up
+
+    outcomes = {o.check: o for o in run_checks(lambda: chip, only=True)}
+    assert {o.check: o.reason for o in failed(list(outcomes.values()))} == {}
+    assert outcomes["two-devices-share-nothing"].status == "not_applicable"
+    left = fence.snapshot()
+    assert left.values == found.values
+    assert all(torch.equal(left.arrays[n], found.arrays[n]) for n in found.arrays)
+
+
 def test_a_full_backend_has_no_check_left_out() -> None:
     left_out = [o.check for o in run_checks(SOUND["healthy"]) if o.status != "passed"]
     # It never fails, so that there is nothing to be tried again.

@@ -103,6 +103,11 @@ def dataset(path: str | Path) -> xr.Dataset:
 
 
 def _format(folder: Path) -> int:
+    if not folder.is_dir():
+        raise DataError(
+            f"there is no folder {folder}. Give the folder of a recording, as `pib-twin probe` or "
+            "recorded+NAME (option record_to) made it."
+        )
     try:
         header = json.loads(read(folder / HEADER))
         number = header["format"]

@@ -66,7 +66,7 @@ def open_backend(name: str, *, key: Key, **options: Any) -> MinimalBackend:
             return _of_size(open_uri(name, key, options), name, wanted)
     installed = _installed()
     if name not in installed:
-        raise UnknownName(f"no backend is called {name!r}. {nearest(name, installed)}")
+        raise UnknownName(f"no backend is called {name!r}. {_meant(name, installed)}")
     try:
         make = installed[name].load()
     except ImportError as error:
@@ -74,6 +74,18 @@ def open_backend(name: str, *, key: Key, **options: Any) -> MinimalBackend:
             f"backend {name!r} is installed but cannot be imported: {error}. Install what it needs."
         ) from error
     return make(key=key, **options)
+
+
+def _meant(name: str, installed: Mapping[str, EntryPoint]) -> str:
+    path = Path(name)
+    if path.is_file():
+        return f"It is a file; a calibration is the backend twin:{name}."
+    if path.is_dir():
+        return f"It is a folder; a recording is the backend replay:{name}."
+    return (
+        f"{nearest(name, installed)} A driver of your own gets its name from the package that "
+        "is installed with it (pip install FOLDER; docs/driver.md)."
+    )
 
 
 def is_uri(name: str) -> bool:

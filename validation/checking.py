@@ -9,12 +9,27 @@ import typer
 from rich.table import Table
 
 from twin.backend import MinimalBackend
+from twin.errors import Unsupported
 from twin.key import Key
-from twin.registry import open_backend
+from twin.registry import one_of_a_kind, open_backend
 from validation import conformance
 from validation.console import console
 from validation.evaluation import backend_options
 from validation.summary import Figure, Summary
+
+
+def _require_device(name: str) -> None:
+    """A recording answers the calls it holds, not those of a check."""
+    if "replay:" in name:
+        raise Unsupported(
+            f"{name} is a recording, which answers only the calls that it holds. Whether it is "
+            f"sound is told by: pib-twin recording {name.partition('replay:')[2]}"
+        )
+    if "recorded+" in name:
+        raise Unsupported(
+            f"{name}: a check opens its device several times, and a recording is of one opening. "
+            f"Check {name.replace('recorded+', '')} instead."
+        )
 
 
 def main(
@@ -31,8 +46,11 @@ def main(
     def make() -> MinimalBackend:
         return open_backend(name, key=Key(seed), **chosen)
 
-    make().close()  # a misspelt name or option is an error, not 44 failures
-    outcomes = conformance.run_checks(make, budget_seconds=budget_seconds)
+    _require_device(name)
+    probe = make()  # a misspelt name or option is an error, not 44 failures
+    only = one_of_a_kind(name, probe.capabilities)
+    probe.close()
+    outcomes = conformance.run_checks(make, budget_seconds=budget_seconds, only=only)
     table = Table(title=f"{name}: conformance", title_justify="left")
     for column in ("check", "outcome", "why"):
         table.add_column(column)

@@ -250,10 +250,10 @@ def simulated(config: RunConfig) -> RunConfig:
 
     Raises ConfigError naming the units that have none.
     """
-    missing = [f"unit.{i} ({u.backend})" for i, u in enumerate(config.unit) if not u.twin]
+    missing = [f"unit {i} ({u.backend})" for i, u in enumerate(config.unit, 1) if not u.twin]
     if missing:
         raise ConfigError(
-            f'--simulated: {", ".join(missing)} names no twin. Give each unit twin = "NAME" '
+            f'--simulated: no twin is named for {", ".join(missing)}. Give each unit twin = "NAME" '
             "(and twin_options), a simulated backend; see `pib-twin backends`."
         )
     units = tuple(
@@ -270,6 +270,13 @@ def presets() -> list[str]:
     )
 
 
+def preset_text(name: str) -> str:
+    """The TOML of a shipped preset, to be read and copied. UnknownName with the nearest."""
+    if name not in presets():
+        raise UnknownName(f"no preset is called {name!r}. {nearest(name, presets())}")
+    return (resources.files("validation") / "presets" / f"{name}.toml").read_text()
+
+
 def load_config(preset_or_path: str) -> RunConfig:
     """A shipped preset by name, or a TOML file by path.
 
@@ -278,13 +285,15 @@ def load_config(preset_or_path: str) -> RunConfig:
     path = Path(preset_or_path)
     if path.suffix == ".toml" or path.exists():
         if not path.is_file():
-            raise ConfigError(f"no configuration file {path}. Give a preset or a TOML file.")
+            raise ConfigError(
+                f"no configuration file {path}. Give a TOML file or a preset; "
+                "`pib-twin presets` lists them, `pib-twin presets NAME` prints one to start from."
+            )
         return parse_config(read_text(path), str(path))
     if preset_or_path not in presets():
         hint = nearest(preset_or_path, presets())
         raise UnknownName(f"no preset or file is called {preset_or_path!r}. {hint}")
-    source = resources.files("validation") / "presets" / f"{preset_or_path}.toml"
-    return parse_config(source.read_text(), preset_or_path)
+    return parse_config(preset_text(preset_or_path), preset_or_path)
 
 
 def parse_config(text: str, where: str) -> RunConfig:

@@ -56,7 +56,7 @@ class Place:
 
     def __str__(self) -> str:
         if not self.elsewhere:
-            return "as run"
+            return "the devices of the run"
         told = self.backend or self.on or "the run's configuration"
         return f"twins of {told}" if self.simulated else told
 
@@ -126,6 +126,7 @@ def main(
     trained = open_run(folder, place)
     network, key = trained.network, Key(trained.seed).child("evaluate")
     try:
+        devices = [u.fence.capabilities.device_id for u in network.units]
         name = dataset or _own_dataset(folder, trained)
         data = tensors(datasets.load(name, data_dir=data_dir))
         if place.elsewhere or any(not u.fence.capabilities.restorable for u in network.units):
@@ -160,8 +161,11 @@ def main(
         ],
     )  # fmt: skip
     summary.extra = {"after_seconds": after, "dials": list(dials), "backend": str(place)}
-    summary.write(out or folder / "evaluation")
+    into = out or folder / "evaluation"
+    summary.write(into)
+    console.print(f"measured on {place}: {', '.join(devices)}", markup=False, soft_wrap=True)
     console.print(summary.table())
+    console.print(f"results in {into}", markup=False)
     return summary
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from twin.errors import ConfigError
-from validation.config import RunConfig, load_config, simulated
+from twin.errors import ConfigError, DataError, UnknownName
+from twin.key import Key
+from twin.recording import Recording
+from twin.registry import open_backend
+from validation.cli import app
+from validation.config import RunConfig, load_config, parse_config, presets, simulated
 from validation.evaluation import Place
 
 RIG = """
@@ -48,7 +53,7 @@ def test_one_flag_puts_every_unit_on_its_twin(rig: str) -> None:
 def test_a_unit_without_a_twin_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rig.toml"
     path.write_text(RIG.replace('twin = "ideal"\n', ""))
-    with pytest.raises(ConfigError, match=r"unit\.1 .my-rig. names no twin"):
+    with pytest.raises(ConfigError, match=r"no twin is named for unit 2 .my-rig."):
         simulated(load_config(str(path)))
 
 
@@ -67,3 +72,27 @@ def test_places_that_contradict_each_other_are_refused(rig: str, tmp_path: Path)
     one.write_text('[[unit]]\nbackend = "ideal"\n')
     with pytest.raises(ConfigError, match="1 units, the run has 2"):
         Place(on=str(one)).applied(load_config(rig))
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_preset_is_printed_as_a_configuration_to_start_from(name: str) -> None:
+    told = CliRunner().invoke(app, ["presets", name])
+    assert told.exit_code == 0
+    assert parse_config(told.stdout, name) == load_config(name)
+
+
+def test_a_check_of_a_recording_is_one_sentence_not_44_failures() -> None:
+    told = CliRunner().invoke(app, ["check", "replay:somewhere"])
+    assert told.exit_code == 2 and "pib-twin recording somewhere" in told.output
+
+
+def test_a_name_that_is_a_file_or_folder_is_told_what_it_may_be(tmp_path: Path) -> None:
+    (tmp_path / "chip").touch()
+    with pytest.raises(UnknownName, match="the backend twin:.*chip"):
+        open_backend(str(tmp_path / "chip"), key=Key(0))
+    with pytest.raises(UnknownName, match="the backend replay:"):
+        open_backend(str(tmp_path), key=Key(0))
+    with pytest.raises(UnknownName, match="pip install"):
+        open_backend("no-such-rig", key=Key(0))
+    with pytest.raises(DataError, match="there is no folder"):
+        Recording.load(tmp_path / "nope")

@@ -14,7 +14,7 @@ app = typer.Typer()
 
 @app.command()
 def check(
-    name: Annotated[str, typer.Argument(help="A backend's name; see `pib-twin backends`.")],
+    name: Annotated[str, typer.Argument(help="A name of `pib-twin backends`, or a URI.")],
     option: Options = None,
     seed: Seed = 0,
     budget_seconds: Annotated[float | None, typer.Option(help="Stop starting checks.")] = None,

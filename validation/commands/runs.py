@@ -100,10 +100,15 @@ def tune(
 
 
 @app.command()
-def presets() -> None:
-    """The shipped presets with what they are for."""
-    from validation.config import load_config
-    from validation.config import presets as known
+def presets(
+    name: Annotated[str | None, typer.Argument(help="Print this one's TOML.")] = None,
+) -> None:
+    """The shipped presets with what they are for, or one of them to copy and change."""
+    with friendly():
+        from validation import config
 
-    for name in known():
-        say(f"{name:20} {load_config(name).about}")
+        if name is not None:
+            say(config.preset_text(name).rstrip())
+            return
+        for known in config.presets():
+            say(f"{known:20} {config.load_config(known).about}")

@@ -35,27 +35,31 @@ def probe(
     option: Options = None,
     seed: Seed = 0,
 ) -> None:
-    """Record what a calibration needs: drives, repeats, settings and waits, by design."""
+    """Record what a calibration needs: drives, repeats, settings and waits, by design.
+
+    A device that can be written is rewritten: what it held is lost.
+    """
     with friendly():
         from validation import calibrating
         from validation.evaluation import backend_options
 
         options = backend_options(option or [])
-        calibrating.probe_to(name, out, passes=passes, seed=seed, options=options, kind=twin)
-        say(f"wrote {out}; next: pib-twin calibrate {out} --twin KIND --out FOLDER")
+        made = calibrating.probe_to(name, out, passes=passes, seed=seed, options=options, kind=twin)
+        kind = twin or ("memristor" if made.capabilities.programmable else "optics")
+        say(f"wrote {out}; next: pib-twin calibrate {out} --twin {kind} --out FILE")
 
 
 @app.command()
 def calibrate(
     folder: Annotated[Path, typer.Argument(metavar="RECORDING", help="Of `pib-twin probe`.")],
     twin: Annotated[str, typer.Option(help="memristor or optics")],
-    out: Annotated[Path, typer.Option(help="The calibration, made anew.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The calibration, made anew.")],
     option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE of the device's data sheet.")
     ] = None,
     seed: Seed = 0,
 ) -> None:
-    """Fit a twin to a recording; use it as backend `twin:FOLDER`."""
+    """Fit a twin to a recording; use it as backend `twin:FILE`."""
     with friendly():
         from validation import calibrating
         from validation.evaluation import backend_options

@@ -7,17 +7,20 @@ that nobody can pass by overriding one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
 from twin.backend import MinimalBackend
+from twin.complete import complete
 from validation.conformance import ages, declares, draws, forms, keeps, leaves, reads, retries
 from validation.conformance.probe import CheckFailed, NotApplicable, Probe
 
 Check = Callable[[Probe], None]
+Make = Callable[[], MinimalBackend]
 
 CHECKS: tuple[Check, ...] = (
     declares.capabilities_are_complete_and_consistent,
@@ -79,32 +82,55 @@ class Outcome:
 
 
 def run_checks(
-    make_backend: Callable[[], MinimalBackend],
+    make_backend: Make,
     *,
     budget_seconds: float | None = None,
     checks: Sequence[Check] = CHECKS,
+    only: bool = False,
 ) -> list[Outcome]:
     """Run every check against devices made by `make_backend`, in order.
 
     make_backend: gives a device as delivered; called once or a few times per
     check, and each device is closed afterwards. A simulated device must come
-    out the same each time. budget_seconds: checks that would begin later are
-    not run and say so.
+    not run and say so. only: `make_backend` opens one and the same device again and again,
+    which others use too: where it can be restored it is as it was found before each check
+    and in the end.
     """
     begun = time.monotonic()
     outcomes = []
-    for check in checks:
-        spent = time.monotonic() - begun
-        if budget_seconds is not None and spent > budget_seconds:
-            reason = f"not run: the budget of {budget_seconds:g} s was used up"
-            outcomes.append(_outcome(check, "not_applicable", reason))
-        else:
-            outcomes.append(_judged(check, make_backend))
+    with _as_found(make_backend) if only else nullcontext(make_backend) as make:
+        for check in checks:
+            spent = time.monotonic() - begun
+            if budget_seconds is not None and spent > budget_seconds:
+                reason = f"not run: the budget of {budget_seconds:g} s was used up"
+                outcomes.append(_outcome(check, "not_applicable", reason))
+            else:
+                outcomes.append(_judged(check, make, only))
     return outcomes
 
 
-def _judged(check: Check, make_backend: Callable[[], MinimalBackend]) -> Outcome:
-    probe, begun = Probe(make_backend), time.monotonic()
+@contextmanager
+def _as_found(open_device: Make) -> Iterator[Make]:
+    """Opens the device as it is now, each time, and leaves it so."""
+    device = complete(open_device())
+    restorable = device.capabilities.restorable
+    found = device.snapshot() if restorable else None
+    device.close()
+
+    def make() -> MinimalBackend:
+        again = open_device()
+        if found is not None:
+            complete(again).restore(found)
+        return again
+
+    try:
+        yield make
+    finally:
+        make().close()
+
+
+def _judged(check: Check, make_backend: Make, only: bool) -> Outcome:
+    probe, begun = Probe(make_backend, only), time.monotonic()
     status: Literal["passed", "failed", "not_applicable"] = "passed"
     reason = ""
     with leaves.preserved(), torch.no_grad():
