@@ -133,7 +133,10 @@ def _bounds(request: Request, config: RunConfig) -> dict[str, str]:
 
 def _single(job: Job, request: Request) -> Summary:
     with LiveWatcher(quiet=request.quiet) as watcher:
-        watcher.say(f"{job.preset} on {job.data.name}, seed {job.seed}")
+        short = " (quick: fewer images and epochs)" if request.quick else ""
+        watcher.say(f"{job.preset} on {job.data.name}, seed {job.seed}{short}")
+        if not job.resume and (job.out / "summary.json").is_file():
+            watcher.say(f"a finished run in {job.out} is replaced")
         summary = run(job, watcher)
     if request.quick:
         summary.extra["quick"] = True
