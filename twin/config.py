@@ -22,6 +22,9 @@ Config = TypeVar("Config")
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 """For pydantic dataclasses: unknown keys and non-finite numbers are errors."""
 
+SECRET = "secret"
+"""Type of a pydantic error (PydanticCustomError) whose value must not be shown."""
+
 LONGEST = 200
 """Characters of an offending value that an error shows."""
 
@@ -54,7 +57,10 @@ def build(kind: type[Config], options: Mapping[str, Any], where: str) -> Config:
     try:
         return TypeAdapter(kind).validate_python(dict(options))
     except ValidationError as error:
-        lines = [_line(kind, finding, where) for finding in error.errors()]
+        found = error.errors()
+        # Other findings quote the tables around it.
+        found = [f for f in found if f["type"] == SECRET] or found
+        lines = [_line(kind, finding, where) for finding in found]
         raise ConfigError("\n".join(lines)) from None
 
 
@@ -64,6 +70,8 @@ def _line(kind: type, finding: Any, where: str) -> str:
         *above, name = finding["loc"]
         known = field_names(_table_at(kind, above))
         return f"{path}: unknown key. {nearest(str(name), known) if known else 'Remove it.'}"
+    if finding["type"] == SECRET:
+        return f"{path}: {finding['msg']}."
     given = repr(finding["input"])
     given = given if len(given) <= LONGEST else f"{given[:LONGEST]}..."
     return f"{path}: {finding['msg']}, got {given}."

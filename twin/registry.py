@@ -57,6 +57,12 @@ def open_backend(name: str, *, key: Key, **options: Any) -> MinimalBackend:
     ports of what is there. Raises UnknownName with the nearest name, ConfigError
     for bad options or sizes that do not fit.
     """
+    if "@" in name:
+        # It is not quoted: what stands before the @ may be a password.
+        raise ConfigError(
+            "a backend's name holds no '@': a URI has no user or password. Name the environment "
+            'variable of the token, as option token_env = "VARIABLE".'
+        )
     for prefix, wrap in WRAPS.items():
         if name.startswith(prefix):
             return wrap(name.removeprefix(prefix), key, options)
@@ -147,6 +153,7 @@ def _replay(uri: str, key: Key, options: Options) -> MinimalBackend:  # noqa: AR
 def _remote(uri: str, key: Key, options: Options) -> MinimalBackend:  # noqa: ARG001
     # Here: most runs need no network, and its modules take time to import.
     from twin.remote.client import connect
+    from twin.remote.secret import Secret
 
     known = ("token_env", "ca", "certificate", "private_key", "deadline_s", "optimistic")
     _known(uri, options, known)
@@ -156,7 +163,8 @@ def _remote(uri: str, key: Key, options: Options) -> MinimalBackend:  # noqa: AR
             f"{uri}: the environment variable {variable!r} (token_env) is not set. Put the token "
             "of the server there."
         )
-    token = None if variable is None else os.environ[variable]
+    # Never bound to a name as text: a traceback with variables would show it.
+    token = None if variable is None else Secret(os.environ[variable])
     return connect(uri, token=token, **options)
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from pib.target import Target
-from twin.config import build, parse_toml, read_text
+from twin.config import SECRET, build, parse_toml, read_text
 from twin.errors import ConfigError, UnknownName, nearest
 
 
@@ -124,6 +125,22 @@ class UnitTable(_Table):
     mask_constant: bool = False
     feature_copies: Annotated[int, Field(ge=1, le=16)] = 1
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_secrets(cls, given: Any) -> Any:
+        """A configuration is copied into every run folder."""
+        if isinstance(given, dict):
+            tables = (given.get("options"), given.get("twin_options"))
+            names = {str(n).lower() for t in tables if isinstance(t, dict) for n in t}
+            places = str(given.get("backend", "")) + str(given.get("twin", ""))
+            if "@" in places or names & {"token", "password", "secret"}:
+                raise PydanticCustomError(
+                    SECRET,
+                    "a configuration holds no token and no password (not quoted here). Put it "
+                    'into an environment variable and name that: token_env = "VARIABLE"',
+                )
+        return given
 
 
 class ReadoutTable(_Table):

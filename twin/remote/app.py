@@ -23,7 +23,7 @@ from twin.remote.memory import Reply
 from twin.remote.packing import pack_capabilities, unpack_call
 from twin.remote.secret import Secret
 from twin.remote.service import checked_call, error_reply, performed
-from twin.remote.wire import NAMES, Limits, Message, read_message
+from twin.remote.wire import NAMES, Buffer, Limits, Message, read_message
 
 Environ = Mapping[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
@@ -92,13 +92,11 @@ class App:
         if not body.drained():
             headers.append(("Connection", "close"))
         start_response(f"{reply.status} {REASONS[reply.status]}", headers)
-        return [reply.content]
+        # What follows the head of an answer to HEAD would be taken for the next answer.
+        return [] if environ.get("REQUEST_METHOD") == "HEAD" else [reply.content]
 
     def _answered(self, environ: Environ, body: _Body) -> Reply:
-        if self._token is not None and not self._token.matches(
-            str(environ.get("HTTP_AUTHORIZATION", ""))
-        ):
-            raise Unauthorised("this server wants a valid bearer token.")
+        self._require_token(environ)
         if "HTTP_ORIGIN" in environ:
             # A page in somebody's browser must not reach a device on this machine.
             raise _Status(403, "requests of web pages are not served.")
@@ -112,6 +110,16 @@ class App:
         if method != "GET":
             raise _Status(405, "this page takes GET.")
         return self._page(path, page)
+
+    def _require_token(self, environ: Environ) -> None:
+        shown = str(environ.get("HTTP_AUTHORIZATION", ""))
+        if self._token is None or self._token.matches(shown):
+            return
+        came = "another one came" if shown else "none came"
+        raise Unauthorised(
+            f"this server wants its bearer token, and {came}. Put it into an environment variable "
+            "and name that: token_env = VARIABLE in the options of the unit."
+        )
 
     def _page(self, path: str, page: re.Match[str] | None) -> Reply:
         if path == "/v2":
@@ -131,7 +139,10 @@ class App:
     def _model(self, quoted: str, version: str | None) -> tuple[Device, str]:
         unit, _, model = unquote(quoted).rpartition(".")
         if unit not in self._devices or model not in MODELS or version not in (None, "1"):
-            raise UnknownModel(f"no model {quoted[:80]!r} of that version is served here.")
+            raise UnknownModel(
+                f"no model {quoted[:80]!r} of that version is served here. Units are "
+                f"{', '.join(sorted(self._devices))}, each with .{', .'.join(MODELS)}."
+            )
         return self._devices[unit], model
 
     def _infer(self, device: Device, model: str, environ: Environ, body: _Body) -> Reply:
@@ -189,7 +200,7 @@ class _Body:
         self._left = _whole(self._environ["CONTENT_LENGTH"])
         return self._left
 
-    def take(self, count: int) -> bytearray:
+    def take(self, count: int) -> Buffer:
         """The next `count` bytes; never more than were declared."""
         if self._left is None or count > self._left:
             raise Malformed("the message is shorter than it says.")
@@ -199,7 +210,7 @@ class _Body:
             raise Malformed("the connection ended before the message did.")
         self._left -= count
         # A server may give bytes; tensors need a buffer of their own.
-        return content if isinstance(content, bytearray) else bytearray(content)
+        return bytearray(content) if isinstance(content, bytes) else content
 
     def drained(self) -> bool:
         """Read what is left, within reason; False if the connection cannot go on."""

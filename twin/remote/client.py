@@ -123,7 +123,7 @@ class Remote:
             message = self._message(call, request_id)
             path = f"/v2/models/{self.name}.{model_of(kind)}/infer"
             answer = self._persistently(
-                "POST", path, message, deadline_s, self._reader(kind), named
+                "POST", path, message, deadline_s, self._reader(kind, request_id), named
             )
             self._note_version(kind, answer)
         finally:
@@ -147,13 +147,16 @@ class Remote:
         header = {"id": request_id, "parameters": parameters}
         return write_message(header, packed.tensors, "inputs")
 
-    def _reader(self, kind: str) -> Callable[[Answer], Any]:
+    def _reader(self, kind: str, request_id: str) -> Callable[[Answer], Any]:
         def read(answer: Answer) -> Any:
             if answer.status != 200:
                 raise _told(answer)
             message = read_message(
                 answer.take, answer.length, answer.header_length, "outputs", REPLY_LIMITS
             )
+            if message.header.get("id", request_id) != request_id:
+                # Something on the way mixes up answers; ask again, on a new connection.
+                raise Dropped("an answer to another request came")
             return unpack_answer(message, kind, self.capabilities)
 
         return read
@@ -287,6 +290,7 @@ def _parts(url: str) -> tuple[str, str, int, str]:
         raise ConfigError("connect: a URL holds no user or password. Give token=...")
     plain = parts.scheme in ("http", "https") and parts.hostname and NAME.fullmatch(name)
     if not plain or parts.query or parts.fragment:
-        raise ConfigError(f"connect: expected http(s)://HOST:PORT/UNIT, got {url[:100]!r}.")
+        shown = "something else" if set(url) & set("@?#;") else repr(url[:100])
+        raise ConfigError(f"connect: expected http(s)://HOST:PORT/UNIT, got {shown}.")
     assert parts.hostname is not None
     return parts.scheme, parts.hostname, port, name

@@ -48,7 +48,8 @@ class Request:
 @dataclass(eq=False)
 class _Job:
     request: Request
-    done: threading.Event = field(default_factory=threading.Event)
+    others: deque[threading.Event] = field(default_factory=deque)
+    """Who waits for the same answer by another way, oldest first."""
     reply: Reply | None = None
     error: PibTwinError | None = None
 
@@ -99,13 +100,13 @@ class Device:
             job = self._jobs.get(request.request_id)
             if job is not None and job.request.fingerprint != request.fingerprint:
                 raise _repeated(request)
-            mine = job is None
+            other = None if job is None else self._beside(job)
             if job is None:
                 job = self._queued(request)
-        if mine:
+        if other is None:
             self._in_turn(job)
         else:
-            self._await_other(job, request.deadline_s)
+            self._await_other(job, other, request.deadline_s)
         if job.error is not None:
             raise job.error
         assert job.reply is not None
@@ -177,9 +178,21 @@ class Device:
             self._waiting.popleft()
             self._busy = True
 
-    def _await_other(self, job: _Job, deadline_s: float) -> None:
+    def _beside(self, job: _Job) -> threading.Event:
+        """A place beside a request that came before; the oldest of too many gives its up.
+
+        It has most likely hung up, and would hold a thread until its deadline.
+        """
+        other = threading.Event()
+        job.others.append(other)
+        if len(job.others) > max(1, self._limit):
+            job.others.popleft().set()
+        return other
+
+    def _await_other(self, job: _Job, other: threading.Event, deadline_s: float) -> None:
         """Wait for the same request, which came before by another way."""
-        if not job.done.wait(max(0.0, deadline_s - time.monotonic())):
+        other.wait(max(0.0, deadline_s - time.monotonic()))
+        if job.reply is None and job.error is None:
             raise StillRunning(
                 f"{self.name}: request {job.request.request_id!r} is not answered yet. "
                 "Ask again with the same id."
@@ -196,7 +209,8 @@ class Device:
     ) -> None:
         job.reply, job.error = reply, error
         self._jobs.pop(job.request.request_id, None)
-        job.done.set()
+        for other in job.others:
+            other.set()
 
     def _run(self, job: _Job) -> None:
         reply: Reply | None = None

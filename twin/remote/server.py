@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from twin.remote.stream import HttpServer
 
 THREADS = 32
+"""Beside those that wait for a device."""
 IDLE_S = 60
 """How long a connection may stay open without a request."""
 CONNECTIONS = 256
@@ -111,7 +112,9 @@ def serve(
             devices[name] = _device(name, backend, journal, queue)
             remaining.pop(name)
         app = App(devices, token=token, limits=limits, deadline_s=deadline_s)
-        http = _http(app, host, port, certificate, private_key, client_ca)
+        # Devices that are all busy must not keep out who asks whether the server lives.
+        threads = THREADS + len(devices) * (1 + 2 * queue)
+        http = _http(app, threads, host, port, certificate, private_key, client_ca)
     except BaseException:
         close_all([*devices.values(), *remaining.values()])
         raise
@@ -178,12 +181,14 @@ def _check_address(
     if certificate is None:
         raise ConfigError(
             f"serve: {host} is not a loopback address, and without TLS everybody on the way reads "
-            "and changes what is sent. Give certificate and private_key, or use an SSH tunnel."
+            "and changes what is sent. Give certificate and private_key (--certificate, "
+            "--private-key) and a token or client_ca (--token-env, --client-ca), or use an SSH "
+            "tunnel to a loopback address."
         )
     if token is None and client_ca is None:
         raise ConfigError(
             f"serve: {host} is not a loopback address, so anybody could drive the device. "
-            "Give a token, or client_ca to ask clients for certificates."
+            "Give a token (--token-env), or client_ca (--client-ca) to ask clients for theirs."
         )
     if token is not None and client_ca is None and len(token) < SHORTEST_TOKEN:
         raise ConfigError(f"serve: a token has at least {SHORTEST_TOKEN} characters off loopback.")
@@ -191,6 +196,7 @@ def _check_address(
 
 def _http(
     app: App,
+    threads: int,
     host: str,
     port: int,
     certificate: str | Path | None,
@@ -199,9 +205,11 @@ def _http(
 ) -> HttpServer:
     from twin.remote.stream import Adapter, HttpServer
 
+    if not 0 <= port < 2**16:
+        raise ConfigError(f"serve: a port is 0 to 65535, got {port}.")
     address = "127.0.0.1" if host == "localhost" else host
     http = HttpServer(
-        (address, port), app, numthreads=THREADS, timeout=IDLE_S, request_queue_size=64
+        (address, port), app, numthreads=threads, timeout=IDLE_S, request_queue_size=CONNECTIONS
     )
     http.server_name = "pib-twin"
     http.max_request_header_size = 2**15
@@ -214,7 +222,10 @@ def _http(
     try:
         http.prepare()
     except OSError as error:
-        raise ConfigError(f"serve: cannot listen on {host}:{port} ({error}).") from None
+        raise ConfigError(
+            f"serve: cannot listen on {host}:{port} ({error}). Is another server there? Stop it, "
+            "or give another port (--port)."
+        ) from None
     return http
 
 
@@ -270,6 +281,8 @@ def run(
 
     announce: called with the running server, to say where it is. options: of serve.
     """
+    # So that no traceback with local variables shows it.
+    options["token"] = secret(options.get("token"))  # type: ignore[arg-type]
     with stop_signals() as stopped:
         backends = make()
         if stopped.is_set():

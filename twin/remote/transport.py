@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from twin.errors import ConfigError, PibTwinError
-from twin.remote.errors import Malformed, TooLarge
+from twin.remote.errors import Malformed, TooLarge, Unauthorised
 from twin.remote.secret import Secret
 from twin.remote.wire import Take
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+CERTIFICATE_ALERTS = ("CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE", "ACCESS_DENIED")
+"""Words of the alerts by which a server says that it does not know its client."""
 
 
 class NotSent(Exception):
@@ -97,7 +99,9 @@ class Http:
         done = False
         try:
             connection.sock.deadline_s = deadline_s  # type: ignore[union-attr]
-            self._send(connection, method, path, content, header_length)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+                # A server may refuse, and say why, before it has read everything.
+                self._send(connection, method, path, content, header_length)
             with connection.getresponse() as response:
                 answer = read(self._answer(response))
                 done = response.isclosed() and not response.will_close
@@ -106,7 +110,8 @@ class Http:
             # Some typed errors are an OSError too; they are answers.
             raise
         except (OSError, http.client.HTTPException) as error:
-            raise Dropped(f"{type(error).__name__}: {error}") from None
+            self._raise_if_refused(error)
+            raise Dropped(f"{self.where}: {type(error).__name__}: {error}") from None
         finally:
             if not done:
                 self.close()
@@ -119,12 +124,11 @@ class Http:
     def _connected(self, deadline_s: float) -> http.client.HTTPConnection:
         if self._connection is not None:
             return self._connection
-        left = deadline_s - time.monotonic()
-        if left <= 0:
+        if deadline_s <= time.monotonic():
             raise NotSent("no time is left")
         sock = None
         try:
-            sock = socket.create_connection(self._where, timeout=left)
+            sock = self._opened(deadline_s)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._context is not None:
                 sock.settimeout(max(1e-3, deadline_s - time.monotonic()))
@@ -132,12 +136,63 @@ class Http:
         except OSError as error:
             if sock is not None:
                 sock.close()
-            raise NotSent(f"{type(error).__name__}: {error}") from None
+            self._raise_if_refused(error)
+            raise NotSent(self._away(error)) from None
         connection = http.client.HTTPConnection(*self._where)
         # Its type is a socket's; ours has the members that http.client uses.
         connection.sock = Deadlined(sock, deadline_s)
         self._connection = connection
         return connection
+
+    def _opened(self, deadline_s: float) -> socket.socket:
+        """A socket to the first address of the host that answers, all under one deadline."""
+        failed = OSError("the host has no address")
+        found = socket.getaddrinfo(*self._where, type=socket.SOCK_STREAM)
+        for left, (family, kind, protocol, _, address) in zip(
+            range(len(found), 0, -1), found, strict=True
+        ):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.settimeout(max(1e-3, (deadline_s - time.monotonic()) / left))
+                sock.connect(address)
+            except OSError as error:
+                sock.close()
+                failed = error
+            else:
+                return sock
+        raise failed
+
+    @property
+    def where(self) -> str:
+        """HOST:PORT."""
+        return f"{self._where[0]}:{self._where[1]}"
+
+    def _away(self, error: OSError) -> str:
+        if isinstance(error, ConnectionRefusedError):
+            return (
+                f"nobody listens at {self.where}; start `pib-twin serve` there, or look at the port"
+            )
+        return f"{self.where}: {type(error).__name__}: {error}"
+
+    def _raise_if_refused(self, error: Exception) -> None:
+        """A typed error where TLS failed in a way that no second attempt mends."""
+        where, reason = self.where, getattr(error, "reason", None)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            raise ConfigError(
+                f"connect: the certificate of {where} is not accepted ({error.verify_message}). "
+                "Give the file of who signed it as ca, and call the server by a name in it."
+            ) from None
+        if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError) or not reason:
+            return
+        if "ALERT" in reason and any(word in reason for word in CERTIFICATE_ALERTS):
+            raise Unauthorised(
+                f"{where} wants a certificate of this client that it trusts ({reason}). "
+                "Give certificate and private_key, signed by the client_ca of the server."
+            ) from None
+        raise ConfigError(
+            f"connect: no TLS conversation with {where} ({reason}). If the server has no "
+            "certificate, use http://; otherwise it must speak TLS 1.2 or later."
+        ) from None
 
     def _send(
         self,

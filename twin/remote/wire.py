@@ -40,7 +40,8 @@ MAX_DIMENSIONS = 8
 MAX_TENSORS = 4096
 MAX_NAME = 256
 
-Take = Callable[[int], bytearray]
+Buffer = bytearray | memoryview
+Take = Callable[[int], Buffer]
 """Gives exactly so many of the next bytes of a message, in a buffer of its own."""
 
 
@@ -102,10 +103,10 @@ def read_message(
     return Message(header, tensors, parameters(header))
 
 
-def parsed_json(content: bytes | bytearray) -> dict[str, Any]:
+def parsed_json(content: bytes | Buffer) -> dict[str, Any]:
     """A JSON object without NaN or infinity; Malformed otherwise."""
     try:
-        value = json.loads(content, parse_constant=_no_constant)
+        value = json.loads(bytes(content), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"header: not JSON ({str(error)[:200]}).") from None
     if not isinstance(value, dict):
