@@ -7,7 +7,6 @@ written whole or not at all, never overwritten, and reading it never runs code.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -24,39 +23,13 @@ from torch import Tensor
 from twin.backend import Capabilities
 from twin.errors import DataError, PibTwinError
 from twin.files import digest, sync_folder
+from twin.heldout import HeldOut
 from twin.plain import pack, unpack
 from twin.twinmodel import NORMAL_95, Arrays, Direction, Estimates, Floats, Parameter
 
-FORMAT = 1
-FEWEST_HELD_OUT = 20
+FORMAT = 2
 MOST_BYTES = 2**32
 HEADER, DIGEST = "calibration", "sha256"
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOut:
-    """How a twin does on passes that were never fitted.
-
-    passes: how many. rms_error: of its mean against single readings, full scale 1;
-    noise included. rms_noise: of a device reading about its own mean, None without
-    repeats. standardised: r.m.s. of (reading - mean) / predicted sigma; 1 is right.
-    fidelity: RMS(twin shot - device shot) / RMS(device shot - device repeat), 1 is as
-    close as the device is to itself; None without repeats.
-    """
-
-    passes: int
-    rms_error: float
-    rms_noise: float | None
-    standardised: float
-    fidelity: float | None
-
-    def __post_init__(self) -> None:
-        numbers = [v for v in (self.rms_error, self.rms_noise, self.fidelity) if v is not None]
-        if self.passes < FEWEST_HELD_OUT or not all(math.isfinite(n) and n >= 0 for n in numbers):
-            raise DataError(
-                f"a held-out score needs {FEWEST_HELD_OUT} passes or more and finite errors, got "
-                f"{self.passes} passes. Record a longer probe."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

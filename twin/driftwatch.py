@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twin.backend import Values
-from twin.errors import ConfigError, Unsupported
+from twin.errors import ConfigError, ReadingError, Unsupported
 from twin.fence import Fence
 from twin.key import Key
 
@@ -98,7 +98,8 @@ class Reference:
 
     @classmethod
     def of(cls, readings: Tensor) -> Reference:
-        """From (probes, batch, *reading); Unsupported if they are all the same."""
+        """From (probes, batch, *reading); Unsupported if they are all the same, ReadingError
+        if a number is not finite."""
         mean, scores = _scored(readings, 3)
         spread = float(scores.std())
         if not spread > 0:
@@ -173,7 +174,15 @@ class Alarm:
         self.level, self._up, self._down, self._since = 1.0, 0.0, 0.0, 0
 
     def note(self, standardised: float, ratio: float = 1.0) -> bool:
-        """Take in one score, and the same over its usual level; whether it alarmed."""
+        """Take in one score, and the same over its usual level; whether it alarmed.
+
+        ReadingError for what is not finite: sums would hold it for good, and never alarm.
+        """
+        if not (math.isfinite(standardised) and math.isfinite(ratio)):
+            raise ReadingError(
+                f"drift watch: expected a finite score, got {standardised} repeatabilities, ratio "
+                f"{ratio}. Look for a reading that is not a number: nothing was noted of it."
+            )
         limits = self.limits
         self.probes += 1
         self._up = max(0.0, self._up + standardised - limits.slack)
@@ -255,11 +264,13 @@ class Watch:
         return self.note(self._fence.forward(self._probes, key=key, phase="watch").values)
 
     def note(self, reading: Tensor) -> Verdict:
-        """Judge a reading (batch, *reading) of the probes, wherever it came from."""
+        """Judge a reading (batch, *reading) of the probes, wherever it came from.
+
+        ReadingError for one with a number that is not finite."""
         score, reference, alarm = self.reference.score(reading), self.reference, self._alarm
-        self._recent.append(reading.detach().clone())
         standardised = (score - reference.level) / reference.repeatability
         alarmed = alarm.note(standardised, score / reference.level)
+        self._recent.append(reading.detach().clone())
         return Verdict(
             probe=alarm.probes, state=alarm.state, score=score, standardised=standardised,
             level=alarm.level, alarm=alarmed,
@@ -291,6 +302,11 @@ def _scored(readings: Tensor, fewest: int) -> tuple[Tensor, Tensor]:
             f"{tuple(readings.shape)}. Probe more often."
         )
     mean = readings.detach().mean(0, dtype=torch.float64)
+    if not bool(mean.isfinite().all()):
+        raise ReadingError(
+            "drift watch: expected finite readings to refer to, got some that are not. Leave out "
+            "probes with readings that are not a number."
+        )
     # One at a time: a float64 copy of all camera frames may not fit.
     scores = torch.stack([(r.double() - mean).square().mean() for r in readings.detach()])
     return mean, (scores * (n / (n - 1))).sqrt()

@@ -32,12 +32,17 @@ class Fidelity:
     mean_error: RMS over drives and outputs of mean T - mean D, the noise left in the
     means subtracted: sqrt(max(0, mean[(mean T - mean D)^2 - (var T + var D) / R])), in
     units of full scale. mean_error_resolution: the bias that this could have missed.
+    mean_error_error: standard error of mean_error; below the resolution, the resolution.
     repeatability: r.m.s. noise of one device shot, in the same units.
-    noise_distance: mean over outputs of the 1-Wasserstein distance between centred
-    shots of twin and device over the device's standard deviation, by halves of the
-    repeats; noise_distance_self: the same between two halves of the device's. Alike
-    noise gives alike numbers; Gaussian noise of s times the width adds nearly
-    |s - 1| sqrt(2 / pi). silent_outputs: where the device never scatters, left out.
+    device_walk: variance of the device's shots over half the mean square of successive
+    differences (von Neumann's ratio): 1 for noise that is new in every repeat, and above
+    it by more than a few device_walk_error (jackknife over drives) where the device
+    moved meanwhile: then `ratio` is to a scatter that holds the motion, and too small.
+    noise_distance: 1-Wasserstein distance between centred shots of twin and device, by
+    halves of the repeats, summed over outputs and divided by the sum of the device's
+    standard deviations; noise_distance_self: the same between two halves of the
+    device's. Alike noise gives alike numbers; Gaussian noise of s times the width adds
+    nearly |s - 1| sqrt(2 / pi). silent_outputs: where the device never scatters, left out.
     correlation: of the means over drives, each output centred; None if one is constant.
     """
 
@@ -45,7 +50,10 @@ class Fidelity:
     ratio_error: float
     mean_error: float
     mean_error_resolution: float
+    mean_error_error: float
     repeatability: float
+    device_walk: float
+    device_walk_error: float
     noise_distance: float
     noise_distance_self: float
     silent_outputs: int
@@ -70,7 +78,8 @@ def fidelity(
     drives: (n, *drive port), n >= 2; repeats >= 4. setting: programmed to both
     first; without it both are taken as they stand. Raises ConfigError if the two
     have other ports, Unsupported if the device does not scatter. Noise is taken as
-    independent from repeat to repeat: slow drift counts as the device's own scatter.
+    independent from repeat to repeat: slow drift counts as the device's own scatter, and
+    shows in `device_walk`.
     """
     twin, device = _fenced(twin, "twin"), _fenced(device, "device")
     require_alike(twin, device)
@@ -109,13 +118,18 @@ def compare(twin: Tensor, device: Tensor, *, where: str = "device") -> Fidelity:
     apart = off + (var_t + var_d) * (1 - 1 / repeats)
     bias = off - (var_t + var_d) / repeats
     ratio, ratio_error = _root_of_ratio(apart, 2 * var_d)
+    root, root_error = _root_of_ratio(var_d, (d[1:] - d[:-1]).square().mean((0, 2)) / 2)
+    mean_error, resolution, mean_error_error = _mean_error(bias)
     between, within, silent = _noise_distances(t, d)
     return Fidelity(
         ratio=ratio,
         ratio_error=ratio_error,
-        mean_error=math.sqrt(max(0.0, float(bias.mean()))),
-        mean_error_resolution=math.sqrt(float(bias.std()) / math.sqrt(len(bias))),
+        mean_error=mean_error,
+        mean_error_resolution=resolution,
+        mean_error_error=mean_error_error,
         repeatability=math.sqrt(float(var_d.mean())),
+        device_walk=root**2,
+        device_walk_error=2 * root * root_error,
         noise_distance=between,
         noise_distance_self=within,
         silent_outputs=silent,
@@ -173,6 +187,15 @@ def _root_of_ratio(above: Tensor, below: Tensor) -> tuple[float, float]:
     return math.sqrt(float(whole_a / whole_b)), math.sqrt(float(spread))
 
 
+def _mean_error(bias2: Tensor) -> tuple[float, float, float]:
+    """Root of the mean over drives, what it could have missed, and its standard error."""
+    value = math.sqrt(max(0.0, float(bias2.mean())))
+    error2 = float(bias2.std()) / math.sqrt(len(bias2))
+    resolution = math.sqrt(error2)
+    # d sqrt(x) = dx / (2 sqrt(x)), as long as x is above its own error.
+    return value, resolution, error2 / (2 * value) if value > resolution else resolution
+
+
 def _noise_distances(t: Tensor, d: Tensor) -> tuple[float, float, int]:
     """Twin to device, device to itself, and how many outputs never scatter.
 
@@ -183,13 +206,15 @@ def _noise_distances(t: Tensor, d: Tensor) -> tuple[float, float, int]:
     heard = scale > 0
     half = len(d) // 2
     parts = [
-        _centred(shots[rows][..., heard]) / scale[heard]
+        _centred(shots[rows][..., heard])
         for shots in (t, d)
         for rows in (slice(0, half), slice(half, 2 * half))
     ]
     t1, t2, d1, d2 = parts
+    # Over the mean scale: over its own, an output that moved once outweighs all others.
+    typical = float(scale[heard].mean())
     between = (_wasserstein(t1, d1) + _wasserstein(t2, d2)) / 2
-    return between, _wasserstein(d1, d2), int((~heard).sum())
+    return between / typical, _wasserstein(d1, d2) / typical, int((~heard).sum())
 
 
 def _centred(shots: Tensor) -> Tensor:

@@ -15,15 +15,23 @@ from twin.backend import Backend, Capabilities, MinimalBackend
 from twin.complete import complete
 from twin.errors import ConfigError
 from twin.key import Key
+from twin.observations import SHUTTER
 from twin.recording import Recording
 from twin.wrap import Recorded
 
-FEWEST = 200
+FEWEST = 300
 CHUNK = 512
 OTHER_SETTINGS, OTHER_SHARE = 3, 0.1
 """Settings written before the last, and the share of the passes that each gets."""
 
-REPEATED_SHARE, SHOTS, LATE_SHOTS = 0.15, 16, 2
+REPEATED_SHARE, SHOTS, LATE_SHOTS = 0.15, 4, 2
+"""Many drives of a few shots, not few of many: a score rests on drives. LATE_SHOTS: of a drive
+that comes again in each round."""
+
+PAIRED_SHARE, MOST_PAIRS = 0.2, 200
+"""Of the passes on a fixed device: drives of two shots, each in one round only. They are sent
+one by one, so that nothing else is shown between the two: what moves slowly is no noise."""
+
 EDGE_SHARE = 0.02
 """Zero and full drives: offset and saturation."""
 
@@ -38,7 +46,6 @@ ROUNDS = 10
 SPARSE_SHARE = 0.3
 """Of the drives have about half of their entries at zero: a wider span of noise."""
 
-SHUTTER = "shutter"
 Kind = Literal["memristor", "optics"]
 
 
@@ -107,11 +114,14 @@ def _fixed(at: _Probe, passes: int) -> None:
     if any(dial.name == SHUTTER for dial in at.device.capabilities.dials):
         left -= _dark(at, int(DARK_SHARE * passes))
     few = max(2, int(REPEATED_SHARE * passes) // (ROUNDS * LATE_SHOTS))
+    pairs = max(1, min(MOST_PAIRS, int(PAIRED_SHARE * passes) // LATE_SHOTS) // ROUNDS)
     same = _drives(at, few, "repeated")
-    share = (left - ROUNDS * LATE_SHOTS * few) // ROUNDS
+    share = left // ROUNDS - LATE_SHOTS * (few + pairs)
     for number in range(ROUNDS):
         at.send(same, f"repeats {number}", LATE_SHOTS)
-        left -= LATE_SHOTS * few
+        for index, drive in enumerate(_drives(at, pairs, f"pairs {number}").split(1)):
+            at.send(drive, f"pair {number} {index}", LATE_SHOTS)
+        left -= LATE_SHOTS * (few + pairs)
         last = number == ROUNDS - 1
         left -= _random(at, left if last else share, f"round {number}")
 

@@ -13,7 +13,7 @@ from twin.backend import Capabilities, Reading, Snapshot, Values, Written, singl
 from twin.calibration import Calibration
 from twin.errors import DialError, SnapshotError, Unsupported
 from twin.key import Key
-from twin.twinmodel import Floats, TwinModel
+from twin.twinmodel import Floats, TwinModel, same_ports
 
 PREFIX = "twin-of-"
 
@@ -21,8 +21,8 @@ PREFIX = "twin-of-"
 class CalibratedTwin:
     """The device of a calibration, simulated: its ports, ranges and noise, no dials.
 
-    It starts in the state that the recorded device was left in; what a program()
-    writes scatters as the device's writes did. Noise of a shot is Gaussian with the
+    It starts in the state that the recorded device was left in, as old as that was; what a
+    program() writes scatters as the device's writes did. Noise of a shot is Gaussian with the
     predicted variance: photon noise of fewer than about 20 electrons is not.
     """
 
@@ -32,10 +32,16 @@ class CalibratedTwin:
                 f"the calibration is of a {calibration.kind!r} twin and its parameters; got a "
                 f"model of {model.kind!r}. Make the model that was fitted."
             )
+        if not same_ports(model.capabilities, calibration.capabilities):
+            raise Unsupported(
+                f"the model was made for other ports than those of {calibration.device_id}. Make "
+                "it from the calibration's capabilities."
+            )
         self.calibration = calibration
         self._model = model
         self._state = dict(model.held(calibration.values))
-        self._version, self._clock_s, self._age_s = 0, 0.0, 0.0
+        self._version, self._clock_s = 0, 0.0
+        self._age_s = model.held_age_s(calibration.values)
         self.capabilities = _capabilities(calibration.capabilities)
         port = self.capabilities.readings[0]
         self._ratio = torch.from_numpy(calibration.step / port.step).float()

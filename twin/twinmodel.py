@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from twin.backend import Capabilities
 from twin.errors import ConfigError
 from twin.key import Key
 from twin.observations import Observations
@@ -83,17 +84,29 @@ class Prediction(NamedTuple):
     variance: Floats
 
 
+def same_ports(one: Capabilities, other: Capabilities) -> bool:
+    """Whether drives, settings and the first reading agree in every field."""
+    return (one.drives, one.settings, one.readings[:1]) == (
+        other.drives, other.settings, other.readings[:1]
+    )  # fmt: skip
+
+
 class TwinModel(Protocol):
     """A law with named parameters, for one kind of device.
 
-    kind: its name in files. parameters: what is fitted. estimate: from readings to
-    parameters, by the solvers of `twin.solving`. held: the state that the recorded
-    device is left in. written: the state after a setting is programmed. predict:
-    what a state reads for drives (n, inputs), age_s seconds after the write.
+    kind: its name in files. capabilities: of the device it was made for, whose ports give
+    its units. parameters: what is fitted. estimate: from readings to parameters, by the
+    solvers of `twin.solving`. held: the state of the recorded device right after its last
+    write, and held_age_s: seconds since then at which it was left (0 where nothing is
+    written). written: the state after a setting is programmed. predict: what a state reads
+    for drives (n, inputs), age_s seconds after the write.
     """
 
     @property
     def kind(self) -> str: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
 
     @property
     def parameters(self) -> tuple[Parameter, ...]: ...
@@ -101,6 +114,8 @@ class TwinModel(Protocol):
     def estimate(self, seen: Observations, *, key: Key) -> Estimates: ...
 
     def held(self, values: Arrays) -> Arrays: ...
+
+    def held_age_s(self, values: Arrays) -> float: ...
 
     def written(self, values: Arrays, setting: Floats, *, key: Key) -> Arrays: ...
 

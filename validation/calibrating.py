@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from substrates.memristor.twinmodel import ChipSheet, CrossbarTwin
 from substrates.memristor.twinmodel import twin as chip_twin
 from substrates.optics.twinmodel import RigTwin
 from substrates.optics.twinmodel import twin as rig_twin
-from twin.backend import Capabilities
-from twin.calibrate import calibrate
+from twin.backend import Capabilities, Reading
+from twin.calibrate import OTHER_STATE, calibrate
 from twin.calibration import Calibration
 from twin.config import build
 from twin.errors import DataError, UnknownName, nearest
+from twin.heldout import HeldOut
 from twin.key import Key
 from twin.probing import probe
 from twin.recording import Recording
@@ -29,6 +31,8 @@ from twin.twinmodel import TwinModel
 Kind = Literal["memristor", "optics"]
 KINDS: tuple[Kind, ...] = ("memristor", "optics")
 SHOWN = 12
+POOR = 1.5
+MOST_SATURATED = 0.01
 
 
 def model_of(
@@ -53,6 +57,7 @@ def probe_to(
     """Open the backend `name`, probe it, close it, and save the recording at `out`.
 
     kind: of the twin it is for; by default a chip if the device can be programmed.
+    Raises Unsupported for a device of which there is no twin model, before any pass.
     """
     if out.exists():
         raise DataError(f"{out} exists already. Give the recording another name.")
@@ -62,11 +67,28 @@ def probe_to(
         if kind is not None and kind not in KINDS:
             raise UnknownName(f"no twin is called {kind!r}. {nearest(kind, KINDS)}")
         wanted: Kind = "memristor" if (kind or own) == "memristor" else "optics"
+        model_of(wanted, backend.capabilities)
         recording = probe(backend, passes=passes, key=Key(seed).child("probe"), twin_kind=wanted)
     finally:
         backend.close()
     recording.save(out)
     return recording
+
+
+def probed(recording: Recording) -> str:
+    """What a probe saw of the converters' range, for a person; empty if all is well."""
+    readings = [c.answer for c in recording.calls if isinstance(c.answer, Reading)]
+    passes = [c.passes for c in recording.calls if isinstance(c.answer, Reading)]
+    share = sum(r.saturated * n for r, n in zip(readings, passes, strict=True)) / sum(passes)
+    if share <= MOST_SATURATED:
+        return ""
+    ratio = torch.as_tensor(readings[-1].ratio, dtype=torch.float64)
+    return (
+        f"{share:.1%} of the readings stood at an end of the converters' range, which is "
+        f"{float(ratio.min()):.2g} to {float(ratio.max()):.2g} of the nominal one: somebody ranged "
+        "this device on weaker drives. The twin will be poor. Open the device anew, or range it "
+        "on full drives, and probe again."
+    )
 
 
 def calibrate_to(
@@ -103,9 +125,10 @@ def report(made: Calibration) -> str:
         f"{made.kind} twin of {made.device_id}, fitted to {made.fitted_passes} passes",
         f"held out: {score.passes} passes, r.m.s. error {score.rms_error:.4g} of full scale, "
         f"standardised {score.standardised:.3f}",
-        "fidelity: not known, no drive was repeated"
-        if score.fidelity is None
-        else f"fidelity: {score.fidelity:.3f} (1 is as close as the device is to itself)",
+        _noise(score),
+        f"fidelity: {_fidelity(score)}",
+        *_poor(score),
+        *_left_out(made),
         "",
     ]
     lines += [_row(made, p.name, p.unit) for p in made.parameters]
@@ -118,6 +141,45 @@ def report(made: Calibration) -> str:
         for what, where in made.estimates.flags.items()
     ]
     return "\n".join(lines)
+
+
+def _noise(score: HeldOut) -> str:
+    if score.noise_ratio is None or score.misfit is None:
+        return "noise of the device: not seen"
+    return (
+        f"noise of the device {score.rms_noise:.4g}, predicted variance {score.noise_ratio:.3f} "
+        f"times that; error beyond noise {score.misfit:.4g}"
+    )
+
+
+def _poor(score: HeldOut) -> list[str]:
+    if score.fidelity is None or score.fidelity <= POOR:
+        return []
+    return [
+        f"THIS TWIN IS POOR: a good one is below {POOR}. Look at what is left out and not "
+        "identifiable below, at saturated readings, and at the number of passes."
+    ]
+
+
+def _fidelity(score: HeldOut) -> str:
+    if score.rms_noise is None:
+        return "not known, no drive was repeated"
+    if score.fidelity is None:
+        return "not known, all repeats were equal to the last code"
+    error = " +- ?" if score.fidelity_error is None else f" +- {score.fidelity_error:.3f}"
+    over = "" if score.repeats == "shots" else ", what changed between calls counts as noise"
+    return (
+        f"{score.fidelity:.3f}{error} over {score.drives} repeated drives{over} (1 is as close "
+        "as the device is to itself)"
+    )
+
+
+def _left_out(made: Calibration) -> list[str]:
+    return [
+        f"{what}, left out: {count}"
+        for what, count in made.recorded.items()
+        if what == OTHER_STATE and count != "0"
+    ]
 
 
 def _row(made: Calibration, name: str, unit: str) -> str:

@@ -32,6 +32,13 @@ from validation.experiment import Tensors, tensors
 from validation.summary import Figure, Summary, binomial_error
 
 Make = Callable[[], MinimalBackend]
+ERRORS = {
+    "ratio": "ratio_error",
+    "mean_error": "mean_error_error",
+    "device_walk": "device_walk_error",
+}
+"""Figures of fidelity, and where each one's standard error is."""
+
 FEATURES = 32
 """Width of the digital layer behind fixed physics."""
 
@@ -175,23 +182,21 @@ def task_gap(
 
 def figures(found: Fidelity, seed: int) -> list[Figure]:
     """The figures of a comparison for a summary."""
-    errors = {"ratio": found.ratio_error, "mean_error": found.mean_error_resolution}
     rows = []
     for field in fields(found):
-        unit = "passes" if field.name.endswith("passes") else "1"
-        error = errors.get(field.name)
-        if field.name not in ("ratio_error", "mean_error_resolution"):
-            value = getattr(found, field.name)
-            rows.append(
-                Figure(
-                    f"fidelity/{field.name}",
-                    value,
-                    unit,
-                    n=found.drives * found.repeats,
-                    standard_error=error,
-                    seeds=[seed],
-                )
+        if field.name == "mean_error_resolution" or field.name in ERRORS.values():
+            continue
+        error = ERRORS.get(field.name)
+        rows.append(
+            Figure(
+                f"fidelity/{field.name}",
+                getattr(found, field.name),
+                "passes" if field.name.endswith("passes") else "1",
+                n=found.drives * found.repeats,
+                standard_error=None if error is None else getattr(found, error),
+                seeds=[seed],
             )
+        )
     return rows
 
 

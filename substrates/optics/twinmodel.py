@@ -28,7 +28,9 @@ class RigTwin:
     """Transmission matrix, black level, camera gain and noise, decorrelation, faults.
 
     Holds for a modulator whose macropixels show the phase that the drive port's scale
-    says, one coherent pattern, and a medium that stands still while the probe lasts.
+    says without flicker, one coherent pattern, one black level and gain for all pixels, and
+    a medium and light that stand still while the probe lasts. Where a recording says
+    otherwise the estimates name it and do not vouch for what rests on it.
     """
 
     kind = KIND
@@ -46,6 +48,7 @@ class RigTwin:
                 f"{capabilities.device_id}: an optical twin needs drives that are phases in 'rad', "
                 f"got {drive.unit!r}. Mirrors and amplitudes have no twin yet."
             )
+        self.capabilities = capabilities
         self._drive = drive
         self.inputs, self.pixels = drive.shape[0], reading.shape[0]
         self._parameters = _parameters(self.inputs + 1, self.pixels, reading.high)
@@ -77,6 +80,10 @@ class RigTwin:
     def held(self, values: Arrays) -> Arrays:
         return {"transmission": values["transmission"]}
 
+    def held_age_s(self, values: Arrays) -> float:  # noqa: ARG002
+        """0: nothing was written."""
+        return 0.0
+
     def written(self, values: Arrays, setting: Floats, *, key: Key) -> Arrays:  # noqa: ARG002
         raise Unsupported("a scattering medium cannot be programmed.")
 
@@ -95,7 +102,7 @@ class RigTwin:
         stuck = values["pixel_stuck"] > 0
         return Prediction(
             np.where(stuck, values["pixel_level"], mean),
-            np.where(stuck, 0.0, variance + values["code_step"] ** 2 / 12),
+            np.where(stuck, values["pixel_flicker"] ** 2, variance + values["code_step"] ** 2 / 12),
         )
 
 
@@ -115,8 +122,10 @@ def _parameters(channels: int, pixels: int, high: float) -> tuple[Parameter, ...
         ("per_electron", "full scale", 0.0, 1.0, (), "reading per electron: variance over signal"),
         ("decorrelation_hz", "Hz", 0.0, 1e6, (), "rate at which the field decorrelates, 1 / tau"),
         ("code_step", "full scale", 0.0, 1.0, (), "of one code, as recorded"),
-        ("pixel_stuck", "1", 0.0, 1.0, columns, "1: always the same code"),
-        ("pixel_level", "full scale", -1.0, max(high, 1.0) * 1e3, columns, "where it is stuck"),
+        ("pixel_stuck", "1", 0.0, 1.0, columns, "1: no drive changes it"),
+        ("pixel_level", "full scale", -1.0, max(high, 1.0) * 1e3, columns, "its mean, if stuck"),
+        ("pixel_flicker", "full scale", 0.0, max(high, 1.0) * 1e3, columns,
+         "its standard deviation, if stuck"),
     )  # fmt: skip
     return tuple(
         Parameter(name=n, unit=u, low=low, high=top, shape=shape, about=about)

@@ -6,8 +6,7 @@ steady. The global phase of a row is free; here the field of the mean light is r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -100,19 +99,51 @@ def refined(
     cost = np.zeros(pixels)
     for pixel in range(pixels):
         rows[:, pixel], cost[pixel] = settled(pixel, rows[:, pixel])
-    far = FAR * max(float(np.quantile(cost, 0.25)), 1.0)
+    # "lower": between a right and a wrong one of few pixels there is no typical cost.
+    far = FAR * max(float(np.quantile(cost, 0.25, method="lower")), 1.0)
     wrong = np.flatnonzero(cost > far)
     again = lifted(field, intensity[:, wrong]) if len(wrong) else starts[1]
     for place, pixel in enumerate(wrong.tolist()):
-        tries = [again[:, place], *_others(starts[1][:, pixel], key.child(pixel))]
+        size = np.sqrt(intensity[:, pixel].mean() / (np.abs(field) ** 2).sum(1).mean())
+        tries = [again[:, place], starts[1][:, pixel]]
+        tries += _drawn(size, field.shape[1], key.child(pixel))
         for start in tries:
             if cost[pixel] <= far:
                 break
             row, after = settled(pixel, start)
             if after < cost[pixel]:
                 rows[:, pixel], cost[pixel] = row, after
-    errors = np.zeros((2, *rows.shape))
-    for pixel in range(pixels):
+    return finished(field, intensity, free, rows, noise, mean)
+
+
+def nearer(
+    field: Complex,
+    intensity: Floats,
+    free: npt.NDArray[np.bool_],
+    rows: Complex,
+    noise: Floats,
+) -> Complex:
+    """Rows (channels, pixels) after one step each; arguments as of `refined`."""
+    every = range(rows.shape[1])
+    return np.stack(
+        [_descended(field, intensity[:, p], free[:, p], rows[:, p], noise, 1) for p in every], 1
+    )
+
+
+def finished(
+    field: Complex,
+    intensity: Floats,
+    free: npt.NDArray[np.bool_],
+    rows: Complex,
+    noise: Floats,
+    mean: Complex,
+) -> tuple[Complex, Floats]:
+    """Rows that are near their valley's bottom, moved there, and their standard errors.
+
+    Arguments and answer are those of `refined`.
+    """
+    rows, errors = rows.copy(), np.zeros((2, *rows.shape))
+    for pixel in range(rows.shape[1]):
         seen, use = intensity[:, pixel], free[:, pixel]
         row = _descended(field, seen, use, rows[:, pixel], noise, FINE_STEPS)
         rows[:, pixel] = row = gauged(row, mean)
@@ -157,12 +188,11 @@ def _leading(matrix: Complex) -> Complex:
     return np.asarray(row)
 
 
-def _others(second: Complex, key: Key) -> Iterator[Complex]:
-    yield second
-    stream, count = key.numpy(), len(second)
-    size = np.linalg.norm(second) / np.sqrt(2 * count)
-    for _ in range(RESTARTS):
-        yield size * (stream.standard_normal(count) + 1j * stream.standard_normal(count))
+def _drawn(size: float, count: int, key: Key) -> list[Complex]:
+    """Random rows; size: r.m.s. of an entry."""
+    stream = key.numpy()
+    drawn = stream.standard_normal((2, RESTARTS, count)) * (size / np.sqrt(2))
+    return list(drawn[0] + 1j * drawn[1])
 
 
 def gauged(row: Complex, mean: Complex) -> Complex:
@@ -171,10 +201,23 @@ def gauged(row: Complex, mean: Complex) -> Complex:
     return np.asarray(row * (np.conj(at) / max(abs(at), 1e-300)))
 
 
-def _linearised(
+class Linearised(NamedTuple):
+    """A pixel's squares about its row: curvature (2 channels, 2 channels), slope and cost;
+    of its readings what is left (n,), weight (n,), and its product with the changes that a
+    row makes, constant (2 channels,)."""
+
+    curvature: Floats
+    slope: Floats
+    cost: float
+    left: Floats
+    weight: Floats
+    constant: Floats
+
+
+def linearised(
     field: Complex, seen: Floats, use: npt.NDArray[np.bool_], row: Complex, noise: Floats
-) -> tuple[Floats, Floats, float]:
-    """Curvature (2 channels, 2 channels), slope and cost of a row."""
+) -> Linearised:
+    """Squares of a pixel about its row, to second order in real and imaginary parts."""
     at = field @ row
     power = np.abs(at) ** 2
     weight = use / (noise[0] + noise[1] * power)
@@ -182,7 +225,8 @@ def _linearised(
     change = 2 * np.conj(at)[:, None] * field
     design = np.concatenate([change.real, -change.imag], 1)
     weighted = design * weight[:, None]
-    return weighted.T @ design, weighted.T @ left, float((weight * left**2).sum())
+    cost = float((weight * left**2).sum())
+    return Linearised(weighted.T @ design, weighted.T @ left, cost, left, weight, weighted.sum(0))
 
 
 def _cost(
@@ -203,7 +247,7 @@ def _descended(
     """The row after Levenberg-Marquardt steps; never worse than it came."""
     damping = DAMPING
     for _ in range(steps):
-        curvature, slope, cost = _linearised(field, seen, use, row, noise)
+        curvature, slope, cost, *_ = linearised(field, seen, use, row, noise)
         size = np.trace(curvature) / len(curvature)
         if not size > 0:
             return row
@@ -232,7 +276,7 @@ def _errors(
     mean: Complex,
 ) -> Floats:
     """Standard errors (2, channels); NaN for what no reading tells."""
-    curvature, _, _ = _linearised(field, seen, use, row, noise)
+    curvature = linearised(field, seen, use, row, noise).curvature
     # The gauge: the mean light's field stays real, Im(mean @ row) = 0.
     gauge = np.concatenate([mean.imag, mean.real])
     size = np.trace(curvature) / len(curvature)

@@ -82,7 +82,7 @@ def made_state(made: object, setting: torch.Tensor) -> np.ndarray:
     return np.asarray(written["weights"])
 
 
-@given(seed=SEEDS, which=st.integers(0, 2))
+@given(seed=SEEDS, which=st.integers(0, 3))
 @settings(max_examples=40, deadline=None)
 def test_a_stuck_pair_is_told_from_its_writes(seed: int, which: int) -> None:
     stream = Key(seed).numpy()
@@ -94,6 +94,7 @@ def test_a_stuck_pair_is_told_from_its_writes(seed: int, which: int) -> None:
     if which:
         # A pair whose other cell never moved in six settings cannot be told apart.
         told = misfit.min(0) < np.sort(misfit, 0)[1] - 1e-9
+        assert told.any()
         assert (fault[told] == which).all() and np.allclose(found[told], level[told])
 
 
@@ -105,7 +106,10 @@ def test_drift_as_a_power_law_is_found() -> None:
     )  # fmt: skip
     made = fitted_chip(device, passes=3000)
     exponent, error = (float(d["drift_exponent"]) for d in (made.values, made.estimates.errors))
-    assert 0.01 < exponent < 0.12 and error < 0.01
+    # The chip's law begins at another age than the twin's second, so that no exponent fits
+    # all ages: the error says so.
+    assert 0.01 < exponent < 0.12 and error < 0.03
+    assert any("no power law" in d.why for d in made.estimates.unidentified)
     model, simulated = CrossbarTwin(made.capabilities), twin(made)
     setting = torch.rand((32, 16), generator=Key(3).torch()) * 2 - 1
     drive = fresh_drives(device, 200)
@@ -117,15 +121,17 @@ def test_drift_as_a_power_law_is_found() -> None:
         one.wait(1e4)
         kept.append(float((readings(one, drive, 2) * young).sum() / (young * young).sum()))
     assert kept[0] < 0.9
-    # The chip's law begins at another age than the twin's second.
     assert 0.5 * (1 - kept[0]) < 1 - kept[1] < 1.5 * (1 - kept[0])
     assert model.kind == "memristor"
 
 
 def test_a_recording_of_other_sizes_is_refused() -> None:
     recording = probe(chip(1), passes=300, key=Key(1), twin_kind="memristor")
+    other = CrossbarTwin(chip(1, inputs=11).capabilities)
     with pytest.raises(DataError, match="expected readings of"):
-        calibrate(CrossbarTwin(chip(1, inputs=11).capabilities), recording, key=Key(1))
+        other.estimate(observations(recording), key=Key(1))
+    with pytest.raises(DataError):
+        calibrate(other, recording, key=Key(1))
 
 
 def test_what_the_same_key_writes_is_the_same() -> None:

@@ -73,6 +73,8 @@ def chip_truth(device: Crossbar) -> dict[str, Floats]:
         "additive_noise": _number(math.sqrt(config.adc_noise_lsb**2 + 1 / 12) * step),
         "write_error": _number(config.programming_error),
         "drift_spread": _number(config.relaxation_spread),
+        # Relaxation shifts both cells of a pair alike.
+        "drift_exponent": _number(0.0),
     }
 
 
@@ -90,6 +92,7 @@ def rig_truth(device: OpticalRig, seed: int) -> dict[str, Floats]:
         "transmission": torch.stack([torch.from_numpy(p) for p in (rows.real, rows.imag)]).numpy(),
         "read_noise": _number(config.read_noise_electrons * electron),
         "per_electron": _number(electron),
+        "decorrelation_hz": _number(0.0),
         "black_level": _number(black / top + config.dark_electrons_per_s * 0.01 * electron),
     }
 

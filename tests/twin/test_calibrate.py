@@ -30,19 +30,21 @@ from tests.twin.chips import (
     rig_truth,
 )
 from twin.calibrate import calibrate
-from twin.calibration import Calibration, HeldOut
+from twin.calibration import Calibration
 from twin.errors import ConfigError, DataError, Unsupported
 from twin.key import Key
 from twin.observations import observations
 from twin.probing import FEWEST, probe
 from twin.recording import Recording
 from twin.solving import curve, linear
+from twin.twinbackend import CalibratedTwin
 from twin.twinmodel import Parameter
 from twin.wrap import Recorded
 
-SCALARS = ("read_noise", "additive_noise", "write_error", "drift_spread")
+SCALARS = ("read_noise", "additive_noise", "write_error", "drift_spread", "drift_exponent")
 ARRAYS = ("held_weights", "column_gain", "column_offset")
-OPTICAL = ("read_noise", "per_electron", "black_level")
+OPTICAL = ("read_noise", "per_electron", "black_level", "decorrelation_hz")
+TAU_S = 100.0
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,36 @@ def test_a_twin_of_a_hidden_medium_is_as_close_as_the_rig_is_to_itself(seed: int
     device = rig(seed)
     made = fitted_rig(device, seed=seed)
     assert fidelity(rig_twin(made), device, fresh_drives(device, seed=seed)) < 1.2
+
+
+@pytest.mark.parametrize("before_s", [0.0, 300.0, 3600.0])
+def test_a_chip_that_was_at_work_before_the_probe_drifts_no_other_way(before_s: float) -> None:
+    """Ages count from the write: no hour of ranging and use is taken for one of rest."""
+    device = chip(500, relaxation_spread=0.01, relaxation_mean=0.0)
+    device.wait(before_s)
+    made = fitted_chip(device)
+    error = made.estimates.errors
+    assert abs(made.values["drift_spread"] - 0.01) < 5 * error["drift_spread"]
+    assert abs(made.values["drift_exponent"]) < 5 * error["drift_exponent"]
+    assert made.estimates.unidentified == ()
+
+
+def test_a_twin_is_as_old_as_the_device_was_left_until_it_is_written(fitted: Calibration) -> None:
+    class Aged(CrossbarTwin):
+        def held_age_s(self, values: Any) -> float:
+            return 1000.0
+
+    simulated = CalibratedTwin(fitted, Aged(fitted.capabilities))
+    assert simulated.snapshot().values["age_s"] == 1000.0
+    simulated.program(_setting(1), key=Key(1))
+    assert simulated.snapshot().values["age_s"] == 0.0
+
+
+def test_a_twin_is_not_made_from_a_model_of_other_ports(fitted: Calibration) -> None:
+    port = fitted.capabilities.drives[0]
+    other = replace(fitted.capabilities, drives=(replace(port, unit="mV"),))
+    with pytest.raises(Unsupported, match="other ports"):
+        CalibratedTwin(fitted, CrossbarTwin(other))
 
 
 @pytest.mark.slow
@@ -126,6 +158,18 @@ def _rigs(count: int) -> tuple[dict[str, list[bool]], list[bool]]:
     return scalars, arrays
 
 
+def _moving_rigs(count: int) -> tuple[dict[str, list[bool]], list[bool]]:
+    """Of these only how fast they move: no one transmission is theirs.
+
+    On the finest grid in time: that of the default moves by 10 % less over short times.
+    """
+    inside: list[bool] = []
+    for seed in range(count):
+        made = fitted_rig(rig(700 + seed, drift={"tau_s": TAU_S, "steps_per_tau": 1024}), seed=seed)
+        inside += covered(made, {"decorrelation_hz": 1 / TAU_S}, ("decorrelation_hz",))
+    return {"decorrelation_hz": inside}, []
+
+
 @pytest.mark.parametrize("devices", [_chips, _rigs])
 def test_intervals_of_20_devices_cover_the_truth(devices: Any) -> None:
     """20 intervals of each number at 95 %: 19 expected, five standard errors of 0.97 below."""
@@ -137,12 +181,12 @@ def test_intervals_of_20_devices_cover_the_truth(devices: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [_chips, _rigs])
+@pytest.mark.parametrize("devices", [_chips, _rigs, _moving_rigs])
 def test_intervals_of_200_devices_cover_in_90_to_99_per_cent(devices: Any) -> None:
     scalars, arrays = devices(200)
     shares = {name: float(np.mean(inside)) for name, inside in scalars.items()}
+    shares |= {"arrays": float(np.mean(arrays))} if arrays else {}
     assert all(0.90 <= share <= 0.99 for share in shares.values()), shares
-    assert 0.90 <= np.mean(arrays) <= 0.99
 
 
 # ---- what cannot be told ----------------------------------------------------------
@@ -195,14 +239,6 @@ def test_a_linear_fit_finds_what_made_its_data(seed: int) -> None:
 
 
 # ---- the held-out score -------------------------------------------------------------
-
-
-def test_a_calibration_without_a_held_out_score_cannot_be_made(fitted: Calibration) -> None:
-    nothing: Any = None
-    with pytest.raises(DataError, match="held-out"):
-        replace(fitted, held_out=nothing)
-    with pytest.raises(DataError, match="20 passes"):
-        HeldOut(passes=3, rms_error=0.1, rms_noise=None, standardised=1, fidelity=None)
 
 
 def test_the_score_tells_a_wrong_twin_from_a_right_one(fitted: Calibration) -> None:

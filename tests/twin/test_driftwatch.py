@@ -13,7 +13,7 @@ from torch import Tensor
 
 from substrates.ideal import Ideal, IdealConfig
 from twin.driftwatch import REFERENCE_PROBES, Alarm, Limits, Reference, Watch
-from twin.errors import ConfigError, Unsupported
+from twin.errors import ConfigError, ReadingError, Unsupported
 from twin.fence import Fence
 from twin.key import Key
 from twin.registry import open_backend
@@ -207,6 +207,36 @@ def test_the_ewma_is_the_weighted_mean_of_the_scores() -> None:
         alarm.note(0.0, ratio)
     weights = [0.25 * 0.75**2, 0.25 * 0.75, 0.25]
     assert alarm.level == pytest.approx(0.75**3 + np.dot(weights, [2, 1, 3]))
+
+
+@given(wrong=st.sampled_from([math.nan, math.inf, -math.inf]), ratio=st.booleans())
+def test_a_reading_that_is_no_number_is_refused_and_changes_nothing(
+    wrong: float, ratio: bool
+) -> None:
+    alarm = Alarm()
+    alarm.note(0.5, 1.1)
+    before = dict(vars(alarm))
+    with pytest.raises(ReadingError, match="finite score"):
+        alarm.note(*((0.0, wrong) if ratio else (wrong, 1.0)))
+    assert vars(alarm) == before
+    # A large change is still found.
+    assert alarm.note(50.0, 30.0) and alarm.state == "lost"
+
+
+def test_a_watch_and_a_reference_refuse_readings_that_are_no_numbers() -> None:
+    reference = Reference.of(readings(Key(0), 10))
+    watch = Watch(chip(), probes(), reference, key=Key(0))
+    seen = readings(Key(1), 9)
+    for reading in seen[:8]:
+        watch.note(reading)
+    broken = seen[8].clone()
+    broken[0, 0] = math.nan
+    with pytest.raises(ReadingError, match="finite"):
+        watch.note(broken)
+    assert watch.resync().probes == 8  # the broken one is not among the recent ones
+    seen[3, 0, 0] = math.nan
+    with pytest.raises(ReadingError, match="Leave out"):
+        Reference.of(seen)
 
 
 # ---- on a device ----------------------------------------------------------------

@@ -98,6 +98,25 @@ def test_the_mean_error_is_the_bias_whatever_the_noise(bias: float) -> None:
         assert max(squares) < 5 * found.mean_error_resolution**2
 
 
+@given(seed=SEEDS, spread=st.booleans())
+@settings(max_examples=6)
+def test_the_standard_error_of_the_mean_error_is_its_spread(seed: int, spread: bool) -> None:
+    # 60 devices, bias ten times the noise: the spread is known to 1 / sqrt(120), 9 %.
+    key = Key(seed)
+    bias = 0.1 * (1 + spread * normal(key.child("bias"), DRIVES, OUTPUTS))
+    found = [
+        compare(shots(key.child(n, 0), 0.01) + bias, shots(key.child(n, 1), 0.01))
+        for n in range(60)
+    ]
+    scatter = np.std([f.mean_error for f in found])
+    # The drives' own biases are part of it, though one set of them was drawn here.
+    error = float(np.mean([f.mean_error_error for f in found]))
+    assert error > scatter * (1 - 5 * 0.09)
+    if not spread:
+        assert error == pytest.approx(scatter, rel=5 * 0.09)
+        assert error < 0.1 * found[0].mean_error_resolution
+
+
 @pytest.mark.parametrize("width", [0.5, 1.5, 2.0])
 def test_a_noise_of_another_width_is_at_its_wasserstein_distance(width: float) -> None:
     # 2048 drives x 4 repeats a half, 6 outputs: the distance of two samples of 8192 of one
@@ -126,6 +145,38 @@ def test_another_shape_of_the_noise_is_seen_at_equal_width() -> None:
     skewed = torch.from_numpy(Key(6).numpy().exponential(0.1, device.shape))
     found = compare(device.mean(0) + skewed, device)
     assert found.noise_distance > 5 * found.noise_distance_self
+
+
+def test_an_output_that_moved_once_does_not_hide_the_others() -> None:
+    """One code in 1,024 shots: the distance stays what it is without that output."""
+    t, d = shots(Key(11).child(0), 0.1), shots(Key(11).child(1), 0.1)
+    whole = compare(t[..., 1:], d[..., 1:]).noise_distance
+    t[..., 0], d[..., 0] = 0.1 * normal(Key(11), *t.shape[:2]), 0.0
+    d[0, 0, 0] = 0.004
+    found = compare(t, d)
+    # The twin's own noise there, sqrt(2 / pi) of a width as the others', over 5 of them.
+    assert found.silent_outputs == 0
+    assert found.noise_distance == pytest.approx(whole + math.sqrt(2 / math.pi) / 5, abs=0.05)
+
+
+@given(seed=SEEDS, step=st.floats(1.0, 3.0), together=st.booleans())
+def test_a_device_that_moves_between_repeats_is_told(
+    seed: int, step: float, together: bool
+) -> None:
+    key = Key(seed)
+    still = shots(key.child(0), 0.1)
+    calm = compare(shots(key.child(1), 0.1), still)
+    assert calm.device_walk == pytest.approx(1, abs=5.5 * calm.device_walk_error)
+    steps = normal(key.child(2), REPEATS, 1 if together else DRIVES, 1 if together else OUTPUTS)
+    ramp = 0.1 * step * torch.arange(REPEATS, dtype=torch.float64)[:, None, None]
+    moved = compare(
+        shots(key.child(1), 0.1), still + (ramp if together else 0.1 * step * steps.cumsum(0))
+    )
+    assert moved.device_walk > 1 + 5 * moved.device_walk_error
+    # var D of 8 places of a ramp, over half a step squared and the noise: 6 and 1/2.
+    if together:
+        expected = (1 + 6 * step**2) / (1 + step**2 / 2)
+        assert moved.device_walk == pytest.approx(expected, rel=0.25)
 
 
 def test_correlation_falls_with_the_noise_left_in_the_means() -> None:
@@ -209,6 +260,12 @@ def test_the_command_ranges_both_and_leaves_a_summary(tmp_path: Path) -> None:
     # Two chips of one make differ by more than their noise.
     assert figures["fidelity/ratio"].value > 1 + 5 * figures["fidelity/ratio"].standard_error
     assert figures["fidelity/device_passes"].value == 64 * 16
+    # Two chips are far apart: their error is known far better than what one could miss.
+    error = figures["fidelity/mean_error"].standard_error
+    value = figures["fidelity/mean_error"].value
+    assert error is not None and value is not None and error < 0.1 * value
+    assert figures["fidelity/device_walk"].standard_error is not None
+    assert not any(name.endswith(("_error_error", "walk_error")) for name in figures)
     assert (tmp_path / "summary.json").exists()
 
 

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from twin.backend import MinimalBackend
+from twin.complete import complete
 from twin.key import Key
 from twin.recording import Recording
 from twin.registry import open_backend
-from validation import conformance
+from validation import calibrating, conformance
 from validation.cli import app
 
 SIZES = {
@@ -94,3 +97,25 @@ def test_options_of_a_twin_are_in_its_file(made: Path) -> None:
     uri = f"twin:{made / 'calibration'}"
     code, told = typed("fidelity", uri, made.name, *SIZES[made.name], "--twin-option", "what=3")
     assert code == 2 and "what" in told
+
+
+def test_a_device_that_somebody_ranged_on_weak_drives_is_told_after_its_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a training: 46 % of the readings were cut off and nobody said so."""
+
+    def used(name: str, **options: object) -> MinimalBackend:
+        chip = complete(open_backend(name, **options))  # type: ignore[arg-type]
+        chip.program(torch.full((8, 4), 0.05), key=Key(1))
+        chip.set_range(torch.full((8, 8), 0.05), key=Key(2))
+        return chip
+
+    monkeypatch.setattr(calibrating, "open_backend", used)
+    code, told = typed("probe", "memristor", tmp_path / "p", "--passes", 300, *SIZES["memristor"])
+    assert code == 0
+    assert "stood at an end of the converters' range" in " ".join(told.split())
+
+
+def test_a_device_without_a_twin_model_is_refused_before_any_pass(tmp_path: Path) -> None:
+    code, told = typed("probe", "ideal", tmp_path / "p", "--twin", "optics")
+    assert code == 2 and not (tmp_path / "p").exists(), told

@@ -88,9 +88,9 @@ def test_a_check_of_a_recording_is_one_sentence_not_44_failures() -> None:
 
 def test_a_name_that_is_a_file_or_folder_is_told_what_it_may_be(tmp_path: Path) -> None:
     (tmp_path / "chip").touch()
-    with pytest.raises(UnknownName, match="the backend twin:.*chip"):
+    with pytest.raises(UnknownName, match=r"the backend twin:.*chip"):
         open_backend(str(tmp_path / "chip"), key=Key(0))
-    with pytest.raises(UnknownName, match="the backend replay:"):
+    with pytest.raises(UnknownName, match=r"the backend replay:"):
         open_backend(str(tmp_path), key=Key(0))
     with pytest.raises(UnknownName, match="pip install"):
         open_backend("no-such-rig", key=Key(0))

@@ -30,7 +30,7 @@ def recording(
 def probe(
     name: Annotated[str, typer.Argument(help="A backend's name or URI.")],
     out: Annotated[Path, typer.Argument(metavar="RECORDING", help="Folder, made anew.")],
-    passes: Annotated[int, typer.Option(min=100, help="Exactly so many.")] = 20_000,
+    passes: Annotated[int, typer.Option(min=300, help="Exactly so many.")] = 20_000,
     twin: Annotated[str | None, typer.Option(help="memristor or optics; by the device.")] = None,
     option: Options = None,
     seed: Seed = 0,
@@ -45,6 +45,9 @@ def probe(
 
         options = backend_options(option or [])
         made = calibrating.probe_to(name, out, passes=passes, seed=seed, options=options, kind=twin)
+        told = calibrating.probed(made)
+        if told:
+            say(told)
         kind = twin or ("memristor" if made.capabilities.programmable else "optics")
         say(f"wrote {out}; next: pib-twin calibrate {out} --twin {kind} --out FILE")
 
