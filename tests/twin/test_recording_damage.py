@@ -124,7 +124,7 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
         gone.rename(tmp_path / f"gone {name}")
         with pytest.raises(DataError, match=name):
             Recording.load(folder)
-    with pytest.raises(DataError, match="there is no folder .*nowhere"):
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere"):
         Recording.load(tmp_path / "nowhere")
     with pytest.raises(DataError, match=HEADER):
         Recording.load(folder / HEADER)
