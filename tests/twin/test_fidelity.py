@@ -23,7 +23,7 @@ from twin.fidelity import compare, fidelity
 from twin.key import Key
 from twin.registry import open_backend
 from validation import fidelity as command
-from validation.fidelity import task_gap
+from validation.taskgap import digits, task_gap
 
 SEEDS = st.integers(0, 2**32)
 REPEATS, DRIVES, OUTPUTS = 8, 128, 6
@@ -299,7 +299,7 @@ def test_a_task_gap_has_its_device_open_once_at_a_time() -> None:
     def other() -> MinimalBackend:
         return Ideal(IdealConfig(inputs=64, outputs=32, noise_v=0.02))
 
-    task_gap(other, make, command.digits(0), key=Key(0), epochs=1)
+    task_gap(other, make, digits(0), key=Key(0), epochs=1)
     assert (open_now, most) == (0, 1)
 
 
@@ -309,7 +309,7 @@ def test_a_network_trained_on_a_faithful_twin_loses_nothing_on_the_device() -> N
     def chip(options: dict[str, float]) -> Callable[[], MinimalBackend]:
         return lambda: open_backend("ideal", key=Key(0), inputs=64, outputs=32, **options)
 
-    data = command.digits(0)
+    data = digits(0)
     same = task_gap(chip({"noise_v": 0.05}), chip({"noise_v": 0.05}), data, key=Key(0), epochs=5)
     # The same training with the same keys: nothing differs at all.
     assert same.gap == 0.0 and same.trained_on_device > 0.8
