@@ -56,9 +56,11 @@ def test_a_sound_backend_passes_every_check(backend: str) -> None:
     assert len(outcomes) == len(CHECKS)
 
 
-def test_one_device_that_others_use_is_checked_and_left_as_it_was_found() -> None:
+@pytest.mark.parametrize("stuck", [0.0, 0.4])
+def test_one_device_that_others_use_is_checked_and_left_as_it_was_found(stuck: float) -> None:
     """Ranged on weak drives, as after a training: behind a URI there is one device only."""
-    chip = open_backend("memristor", key=Key(5), inputs=12, outputs=6, array_rows=8)
+    sizes = {"inputs": 12, "outputs": 6, "array_rows": 8}
+    chip = open_backend("memristor", key=Key(5), stuck_column_fraction=stuck, **sizes)
     chip.program(torch.full((12, 6), 0.3), key=Key(1))
     fence = Fence(chip, name="chip")
     fence.set_range(torch.full((4, 12), 0.1), key=Key(2))

@@ -57,10 +57,10 @@ def open_backend(name: str, *, key: Key, **options: Any) -> MinimalBackend:
     ports of what is there. Raises UnknownName with the nearest name, ConfigError
     for bad options or sizes that do not fit.
     """
-    if "@" in name:
+    if holds_secret(name):
         # It is not quoted: what stands before the @ may be a password.
         raise ConfigError(
-            "a backend's name holds no '@': a URI has no user or password. Name the environment "
+            "a URI holds no user and no password, so no '@'. Name the environment "
             'variable of the token, as option token_env = "VARIABLE".'
         )
     for prefix, wrap in WRAPS.items():
@@ -92,6 +92,11 @@ def _meant(name: str, installed: Mapping[str, EntryPoint]) -> str:
         f"{nearest(name, installed)} A driver of your own gets its name from the package that "
         "is installed with it (pip install FOLDER; docs/driver.md)."
     )
+
+
+def holds_secret(name: str) -> bool:
+    """Whether a place on the network, well spelt or not, seems to name a user or password."""
+    return "http" in name and "@" in name
 
 
 def is_uri(name: str) -> bool:

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from pib.target import Target
 from twin.config import SECRET, build, parse_toml, read_text
 from twin.errors import ConfigError, UnknownName, nearest
+from twin.registry import holds_secret
 
 
 class _Table(BaseModel):
@@ -133,8 +134,8 @@ class UnitTable(_Table):
         if isinstance(given, dict):
             tables = (given.get("options"), given.get("twin_options"))
             names = {str(n).lower() for t in tables if isinstance(t, dict) for n in t}
-            places = str(given.get("backend", "")) + str(given.get("twin", ""))
-            if "@" in places or names & {"token", "password", "secret"}:
+            places = (str(given.get("backend", "")), str(given.get("twin", "")))
+            if any(map(holds_secret, places)) or names & {"token", "password", "secret"}:
                 raise PydanticCustomError(
                     SECRET,
                     "a configuration holds no token and no password (not quoted here). Put it "

@@ -9,6 +9,7 @@ import numpy as np
 
 from substrates.memristor.twinrows import FIRST_S, LONGER, Ints, Mask, log_age
 from twin.observations import Observations
+from twin.rounding import MEDIAN_SQUARE
 from twin.twinmodel import Direction, Floats
 
 OUTLIER_SIGMAS = 5.0
@@ -16,7 +17,6 @@ HIGHEST_SPREAD, HIGHEST_EXPONENT, LOWEST_EXPONENT = 0.2, 1.0, -0.5
 NO_POWER_LAW = 1e-4
 """Chance of a power law's chi-square below which it is not one."""
 
-NORMAL_MEDIAN_SQUARE = 0.4549
 Variance = Callable[[Floats, Floats], Floats]
 
 
@@ -209,5 +209,5 @@ def _ratio(mean: Floats, y: Floats, weight: Floats) -> tuple[float, Floats]:
 
 def _near(square: Floats) -> Mask:
     """Whether squares, in units of what is known, are as near as most of them let expect."""
-    usual = max(1.0, float(np.median(square)) / NORMAL_MEDIAN_SQUARE)
+    usual = max(1.0, float(np.median(square)) / MEDIAN_SQUARE)
     return np.asarray(square < OUTLIER_SIGMAS**2 * usual)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twin.errors import DataError
+from twin.rounding import hidden
 from twin.solving import CurveFit, curve
 from twin.twinmodel import Direction, Floats, Parameter
 
@@ -30,7 +31,6 @@ MISFIT_SHARE = 0.05
 TOGETHER = 0.02
 """Correlation of the columns' noise that is told."""
 
-TERMS = 50
 NOISE = (
     Parameter(name="additive_noise", unit="full scale", low=0.0, high=1.0),
     Parameter(name="read_noise", unit="1", low=0.0, high=1.0),
@@ -190,14 +190,10 @@ def _law(p: Floats, x: Floats, coded: float) -> Floats:
 
 def _unseen(variance: Floats, coded: float) -> Floats:
     """What repeats do not show of `variance`, which includes that of rounding: below half a
-    code of noise all shots round alike. Mean over the places between two codes:
-    step^2 sum_k exp(-4 pi^2 k^2 s^2) / (2 pi^2 k^2), s the noise in codes."""
+    code of noise all shots round alike."""
     if coded == 0:
         return np.zeros_like(variance)
-    k2 = np.arange(1, TERMS + 1) ** 2
-    s2 = np.maximum(variance / coded - 1 / 12, 0.0)[:, None]
-    terms = np.exp(-4 * np.pi**2 * k2 * s2) / (2 * np.pi**2 * k2)
-    return np.asarray(coded * terms.sum(1))
+    return coded * hidden(np.maximum(variance / coded - 1 / 12, 0.0))
 
 
 def _off_law(bins: tuple[Floats, Floats, Floats], coded: float, sigma: Floats, p: Floats) -> Floats:

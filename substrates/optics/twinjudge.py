@@ -13,11 +13,11 @@ import numpy.typing as npt
 from substrates.optics.twinnoise import (
     GAIN,
     LOWEST_CODES,
-    MEDIAN_SQUARE,
     OUTLIER_CODES,
     OUTLIER_SIGMAS,
     READ,
 )
+from twin.rounding import MEDIAN_SQUARE
 from twin.twinmodel import Direction, Floats
 
 Mask = npt.NDArray[np.bool_]

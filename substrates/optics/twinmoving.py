@@ -1,7 +1,8 @@
 """How fast a medium moves, from frames of the same drives over time.
 
 Field and intensity of a pixel are those of a fully developed speckle whose field
-correlates as exp(-t / tau). Times in s, rates in Hz.
+correlates as exp(-t / tau), and so its intensity as exp(-2 t / tau) (Siegert relation;
+J. W. Goodman, Speckle Phenomena in Optics). Times in s, rates in Hz.
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from twin.errors import DataError
 from twin.observations import Observations
+from twin.rounding import MEDIAN_SQUARE, hidden
 from twin.solving import CurveFit, curve
 from twin.twinmodel import Floats, Parameter
 
 Mask = npt.NDArray[np.bool_]
 
 BINS = 30
-HARMONICS = 200
 LOWEST_CODES = 3.0
 OUTLIER_SIGMAS = 5.0
 """Readings further off are left out, one in 2 million of Gaussian ones: a particle hits, a bit
@@ -28,9 +28,6 @@ flips."""
 
 OUTLIER_CODES = 2.0
 """A noise far below one code shows in few readings, which are no outliers for that."""
-
-MEDIAN_SQUARE = 0.4549
-"""Median of the square of a standard normal number."""
 
 READ = Parameter(name="read_noise", unit="full scale", low=0.0, high=1.0)
 GAIN = Parameter(name="per_electron", unit="full scale", low=0.0, high=1.0)
@@ -74,12 +71,10 @@ def quiet(value: Floats, step: float) -> Mask:
 def rounded(sigma2: Floats) -> Floats:
     """Variance of rounded readings about their own means, codes squared.
 
-    sigma^2 + 1/12 - sum_k exp(-4 pi^2 k^2 sigma^2) / (2 pi^2 k^2), averaged over where
-    between two codes the mean lies: rounding hides a noise far below one code.
+    Averaged over where between two codes the mean lies: rounding hides a noise far below
+    one code.
     """
-    k2 = np.arange(1, HARMONICS + 1)[:, None] ** 2 * np.pi**2
-    hidden = (np.exp(-4 * k2 * sigma2) / (2 * k2)).sum(0)
-    return np.asarray(sigma2 + 1 / 12 - hidden)
+    return np.asarray(sigma2 + 1 / 12 - hidden(sigma2))
 
 
 def photon_transfer(

@@ -86,6 +86,14 @@ def test_a_check_of_a_recording_is_one_sentence_not_44_failures() -> None:
     assert told.exit_code == 2 and "pib-twin recording somewhere" in told.output
 
 
+def test_a_folder_may_have_an_at_sign_in_its_name(tmp_path: Path) -> None:
+    """Only what looks like a place on the network can hold a password there."""
+    name = f"replay:{tmp_path / 'me@home'}"
+    with pytest.raises(DataError, match="there is no folder"):
+        open_backend(name, key=Key(0))
+    assert parse_config(f'[[unit]]\nbackend = "{name}"\n', "my.toml").unit[0].backend == name
+
+
 def test_a_name_that_is_a_file_or_folder_is_told_what_it_may_be(tmp_path: Path) -> None:
     (tmp_path / "chip").touch()
     with pytest.raises(UnknownName, match=r"the backend twin:.*chip"):

@@ -266,28 +266,29 @@ def ranging_rescales_no_feature(probe: Probe) -> None:
     capabilities = device.capabilities
     need(capabilities.rangeable, "capabilities.rangeable is False")
     drive = drives(device, batch_of(capabilities, 32))
-    if probe.only:
-        # Whoever used it before may have left a range that these drives overrun.
-        device.set_range(drive, key=ROOT.child("begin"))
+    # Whoever used the device before may have left a range that these drives overrun.
+    device.set_range(drive, key=ROOT.child("begin"))
     noise = spread(device, drive)
     before = read(device, drive)
     wide = flat(capabilities.drives, (batch_of(capabilities, 32),), 1.0)
-    ranged = device.set_range(wide if probe.only else drive, key=ROOT.child("range"))
+    ranged = device.set_range(wide, key=ROOT.child("range"))
     after = read(device, drive)
     require(ranged.passes >= 1, f"ranging took {ranged.passes} passes. Count them.")
     told = torch.equal(torch.as_tensor(ranged.ratio).float(), torch.as_tensor(after.ratio).float())
     require(told, "the ratio set_range returned is not the one of the next reading.")
     a, b = decoded(before, capabilities), decoded(after, capabilities)
     port = capabilities.readings[0]
-    ratios = [torch.as_tensor(r.ratio).max().item() for r in (before, after)]
+    ratios = [torch.as_tensor(r.ratio, dtype=torch.float32) for r in (before, after)]
     # A value at the end of either range was cut, not rescaled; an element that never moves
     # (a stuck converter) has a fixed code, not a fixed value.
-    limit = 0.95 * min(1.0, *ratios) * max(abs(port.low), abs(port.high))
+    narrow = torch.minimum(*ratios).clamp(max=1.0)
+    limit = 0.95 * narrow * max(abs(port.low), abs(port.high))
     free = (a[port.name].abs() < limit) & (a[port.name] != a[port.name][:1]).any(0)
     gap = (a[port.name] - b[port.name]).abs()[free]
     need(gap.numel() > 0, "every value is stuck, or at the end of its range")
     rms = float(noise[port.name].square().mean().sqrt())
-    allowed = 2 * port.step * max(1.0, *ratios) * port.is_coded + 4 * rms + 1e-4
+    coarse = max(1.0, *(float(ratio.max()) for ratio in ratios))
+    allowed = 2 * port.step * coarse * port.is_coded + 4 * rms + 1e-4
     apart = float(gap.double().square().mean().sqrt())
     require(
         apart <= allowed,
