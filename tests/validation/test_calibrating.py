@@ -117,5 +117,7 @@ def test_a_device_that_somebody_ranged_on_weak_drives_is_told_after_its_probe(
 
 
 def test_a_device_without_a_twin_model_is_refused_before_any_pass(tmp_path: Path) -> None:
-    code, told = typed("probe", "ideal", tmp_path / "p", "--twin", "optics")
-    assert code == 2 and not (tmp_path / "p").exists(), told
+    """Mirrors: a probe would run, and only its calibration would find that it was for nothing."""
+    mirrors = [*SIZES["optics"], "--option", "modulator.kind=dmd"]
+    code, told = typed("probe", "optics", tmp_path / "p", "--passes", 300, *mirrors)
+    assert code == 2 and "'rad'" in told and not (tmp_path / "p").exists(), told
