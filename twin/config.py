@@ -29,6 +29,11 @@ LONGEST = 200
 """Characters of an offending value that an error shows."""
 
 
+def holds_secret(name: str) -> bool:
+    """Whether a place on the network, well spelt or not, seems to name a user or password."""
+    return "http" in name and "@" in name
+
+
 def read_text(path: Path) -> str:
     """The text of a file in UTF-8; ConfigError if it is none or cannot be read."""
     try:

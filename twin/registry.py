@@ -30,6 +30,7 @@ from typing import Any
 from twin.backend import Capabilities, MinimalBackend, Port
 from twin.broken import Broken
 from twin.calibration import Calibration
+from twin.config import holds_secret
 from twin.errors import ConfigError, UnknownName, nearest
 from twin.key import Key
 from twin.recording import Recording
@@ -92,11 +93,6 @@ def _meant(name: str, installed: Mapping[str, EntryPoint]) -> str:
         f"{nearest(name, installed)} A driver of your own gets its name from the package that "
         "is installed with it (pip install FOLDER; docs/driver.md)."
     )
-
-
-def holds_secret(name: str) -> bool:
-    """Whether a place on the network, well spelt or not, seems to name a user or password."""
-    return "http" in name and "@" in name
 
 
 def is_uri(name: str) -> bool:

@@ -15,9 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from pib.target import Target
-from twin.config import SECRET, build, parse_toml, read_text
+from twin.config import SECRET, build, holds_secret, parse_toml, read_text
 from twin.errors import ConfigError, UnknownName, nearest
-from twin.registry import holds_secret
 
 
 class _Table(BaseModel):
